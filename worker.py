@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,9 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
     paid_calls, candidates = parts.paid_calls, parts.candidates
     analysis = SessionAnalysisActivities(database, paid_calls, candidates, settings, parts.embedder())
     collecting = CollectingActivities(database, paid_calls, client)
-    auto_runs = RunActivities(database, candidates)
-    auto_labels = LabellingActivities(database, paid_calls)
+    limits = partial(requests_per_second, settings=settings)
+    auto_runs = RunActivities(database, candidates, limits)
+    auto_labels = LabellingActivities(database, paid_calls, limits)
     decisions, generate = parts.generate_decisions(), parts.generate_paid_steps()
     health = HealthActivities(paid_calls, candidates)
     quality = QualityPaidSteps(database, paid_calls, policy)
@@ -117,6 +119,10 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
                     turns.end_turn,
                     turns.close,
                     phone_calls.finish,
+                    auto_runs.take_batches,
+                    auto_runs.read_progress,
+                    auto_runs.measure_saturation,
+                    auto_runs.set_budget,
                     ConversationChanges(database).change,
                 ],
                 workflow_runner=RUNNER,
@@ -126,11 +132,10 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
         if role == "storage":
             starting = [analysis.prepare, analysis.prepare_hearing, collecting.collect]
             steps = [*starting, analysis.publish, analysis.finish, analysis.close]
-            bulk = [auto_runs.prepare, auto_runs.finish, auto_runs.close]
-            rounds = [auto_runs.open_round, auto_runs.apply_fallback]
-            merging = [auto_runs.plan_conflicts, auto_runs.apply_conflicts]
+            bulk = [auto_runs.prepare, auto_runs.plan_batches, auto_runs.copy_labels, auto_runs.finish, auto_runs.close]
+            merging = [auto_runs.apply_fallback, auto_runs.plan_conflicts, auto_runs.apply_conflicts]
             daily = housekeeping(client, database, settings, policy)
-            return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, *rounds, *merging, *daily], **common)
+            return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, *merging, *daily], **common)
         if role == "acoustics":
             steps = [AcousticsActivities(database).measure_acoustics]
             bound = MEASUREMENTS_AT_ONCE

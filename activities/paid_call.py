@@ -70,6 +70,7 @@ from parley.storage.ledger import (
     Held,
     Offer,
     OnEnd,
+    OnReply,
     Settled,
     Settlement,
     Terms,
@@ -112,6 +113,7 @@ class _Work:
     offer: Offer
     adapter: Adapter
     on_end: OnEnd | None
+    on_reply: OnReply | None
     stream: ReplyStream | None
 
     @classmethod
@@ -123,10 +125,11 @@ class _Work:
         adapter: Adapter,
         *,
         on_end: OnEnd | None = None,
+        on_reply: OnReply | None = None,
         stream: ReplyStream | None = None,
     ) -> Self:
         names = (charge.workspace_id, charge.workflow_id, charge.request_id, charge.action)
-        return cls(*names, request, offer, adapter, on_end, stream)
+        return cls(*names, request, offer, adapter, on_end, on_reply, stream)
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,7 @@ class PaidCalls:
             ),
         )
 
-    async def make(
+    async def make(  # noqa: PLR0913 - what is written with the reply, and its stream
         self,
         charge: Charge,
         request: Request,
@@ -203,6 +206,7 @@ class PaidCalls:
         *,
         fingerprint: str | None = None,
         on_end: OnEnd | None = None,
+        on_reply: OnReply | None = None,
         stream: ReplyStream | None = None,
     ) -> Settled:
         """Get the one reply to a request: its settled reply if there is one, else by a call to the provider.
@@ -212,6 +216,10 @@ class PaidCalls:
             fingerprint: of what is asked, where a repetition may send it in other words; default: of `request`.
             on_end: writes in the transaction that ends an attempt: both are committed, or neither. The reply is judged
                 by the caller, after it is stored.
+            on_reply: writes what follows from the reply in the transaction that settles it, which saves one. If it
+                fails, the reply is settled without it. It is called only for a reply that this attempt receives and
+                that the request gets, and again if the transaction is repeated. Where the result's `has_followed` is
+                false, the caller writes it.
             stream: takes the reply to its readers while it is made. An earlier attempt for it, which may not send any
                 more, is superseded: see `Claim`.
 
@@ -239,7 +247,7 @@ class PaidCalls:
         claimed = await self._claim(charge, sha256, offer, stream.supersedes if stream else None)
         if isinstance(claimed, Settled):
             return claimed
-        work = _Work.of(charge, sent, offer, adapter, on_end=on_end, stream=stream)
+        work = _Work.of(charge, sent, offer, adapter, on_end=on_end, on_reply=on_reply, stream=stream)
         try:
             return await _uninterrupted(asyncio.create_task(self._work(work, claimed)))
         except Unreachable as error:
@@ -661,14 +669,23 @@ class PaidCalls:
             rates,
             withdraws=withdraws,
             on_end=work.on_end,
+            on_reply=work.on_reply,
         )
 
-        async def settle(tx: AsyncSession) -> Settled:
+        async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
             settled = await ledger.settle(tx, settlement)
             await self._failpoints.reach("settling", work.workflow_id)
             return settled
 
-        return await self._persist(settle)
+        try:
+            return await self._persist(partial(settle, settlement=settlement))
+        except Unreachable:
+            raise
+        except Exception:
+            if settlement.on_reply is None:
+                raise
+            log.exception("what follows from a reply is not written with it")
+            return await self._persist(partial(settle, settlement=replace(settlement, on_reply=None)))
 
     async def _fail(self, work: _Work, attempt_id: UUID, failure: Failure) -> None:
         async def fail(tx: AsyncSession) -> None:

@@ -76,7 +76,7 @@ MODULES = (
     voices,
 )
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
-CASES: dict[str, Collection[str]] = {"faults": faults.CASES, "calling": calling.CASES}
+CASES: dict[str, Collection[str]] = {"faults": faults.CASES, "calling": calling.CASES, "overhead": overhead.CASES}
 LOAD_INTERVAL_SECONDS = 5
 
 
@@ -181,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         choices=[case for cases in CASES.values() for case in cases],
-        help="faults, calling: run this case; may be repeated",
+        help="faults, calling, overhead: run this case; may be repeated",
     )
     parser.add_argument("--schedules", type=int, metavar="N", help="ledger: number of schedules to run")
     parser.add_argument("--minutes", type=float, metavar="M", help="ledger, calling --only memory: for how long")

@@ -5,7 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import pairwise
 
 # The step of a request of the discovery or of a round; it contains the ordinals of the sessions.
 ROUND = re.compile(r"(?:discovery|round-(\d+))/sessions-(\d+)-")
@@ -69,13 +69,28 @@ class Phases:
         return sum(map(max, self.rounds))
 
     def without_barrier(self, streams: int) -> float:
-        """Seconds of the same requests in the same order, each sent by the first free stream."""
-        return greedy(list(chain(*self.rounds)), streams)
+        """Seconds of the same requests in order of arrival, each sent by the first free stream."""
+        return greedy([request.seconds for request in self.parallel], streams)
+
+    @property
+    def discovery_wall(self) -> float:
+        """Seconds from the first request of the discovery to its last reply."""
+        return max(request.ended for request in self.discovery) - self.discovery[0].received
+
+    @property
+    def mean_gap(self) -> float:
+        """The mean seconds from a reply of a stream to its next request, of the faster half: these did not wait."""
+        by_stream: defaultdict[int, list[Request]] = defaultdict(list)
+        for request in self.parallel:
+            by_stream[request.stream or 0].append(request)
+        gaps = sorted(after.received - before.ended for sent in by_stream.values() for before, after in pairwise(sent))
+        faster = gaps[: -(-len(gaps) // 2)]
+        return sum(faster) / len(faster) if faster else 0.0
 
     @property
     def critical_path(self) -> float:
         """Seconds of the whole run if only replies took time."""
-        return sum(request.seconds for request in (*self.discovery, *self.conflicts)) + self.with_barrier
+        return self.discovery_wall + sum(request.seconds for request in self.conflicts) + self.with_barrier
 
     @property
     def parallel_wall(self) -> float:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         LabelledChat,
         LabelOrigin,
         MergeStep,
+        RunControls,
         Statistics,
     )
     from parley.domain.auto_analyze.estimate import RunEstimate
@@ -163,6 +164,7 @@ _MODULES = {
     "parley.domain.auto_analyze.contract": (
         "AutoAnalyzeInput",
         "AutoAnalyzeProgress",
+        "RunControls",
         "DiscoveryTerms",
         "ExportedSession",
         "LabelCount",
@@ -397,6 +399,7 @@ __all__ = [
     "Reports",
     "Rubric",
     "RubricSkill",
+    "RunControls",
     "RunEstimate",
     "Scope",
     "Session",

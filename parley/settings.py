@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from parley.domain.auto_analyze.contract import DEFAULT_MAX_STALENESS
 from parley.domain.errors import InvalidInput
 from parley.domain.events import signing_key
 from parley.domain.generate.policy import Policy, parse_policy
@@ -31,7 +32,7 @@ PREFIX = "PARLEY_"
 # Vendors' variables, those of AutoAnalyze's specification, and the database's have the names that others use too.
 UNPREFIXED = (
     *("openai_", "anthropic_", "elevenlabs_", "local_", "twilio_"),
-    *("discovery_", "parallel_", "sessions_per_stream", "database_url"),
+    *("discovery_", "parallel_", "sessions_per_stream", "max_staleness", "database_url"),
 )
 # Read by the command line, by docker-compose.yml and by the tests.
 OTHER_VARIABLES = {
@@ -228,7 +229,11 @@ class Settings(BaseSettings):
     discovery_max_sessions: int = Field(default=150, ge=1, le=5000, description="the largest discovery sample")
     parallel_stream_count: int = Field(default=8, ge=1, le=64, description="parallel streams")
     sessions_per_stream: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default=4, description="sessions per stream and round, or auto: all that fit"
+        default="auto", description="sessions per stream and round, or auto: all that fit"
+    )
+    max_staleness: Annotated[int, Field(ge=0, le=100)] | Literal["continuous"] = Field(
+        default=DEFAULT_MAX_STALENESS,
+        description="rounds by which a stream's labels may be old; 0 waits after each round; continuous has no bound",
     )
     parallel_processing_debug: bool = Field(default=False, description="log each round")
 

@@ -69,7 +69,7 @@ NOT_OF_CONTAINERS = {
     "spool_dir": "a volume of the gateway",
     "failpoints": "for tests only",
 }
-AUTO_ANALYZE = ("discovery_", "parallel_", "sessions_per_stream")
+AUTO_ANALYZE = ("discovery_", "parallel_", "sessions_per_stream", "max_staleness")
 
 
 def readers(field: str) -> set[str]:

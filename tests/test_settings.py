@@ -16,6 +16,7 @@ from parley.settings import Settings, problem, variable
         ("discovery_min_sessions", "DISCOVERY_MIN_SESSIONS"),
         ("parallel_stream_count", "PARALLEL_STREAM_COUNT"),
         ("sessions_per_stream", "SESSIONS_PER_STREAM"),
+        ("max_staleness", "MAX_STALENESS"),
         ("database_url", "DATABASE_URL"),
     ],
 )

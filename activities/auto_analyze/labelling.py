@@ -1,20 +1,22 @@
 """The paid steps of a run: label a batch, condense a session that is too long, find duplicate labels."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
-from activities.auto_analyze.runs import label_chunks, store_labels
+from activities.auto_analyze.known_labels import Behind, Fitting, KnownLabels
+from activities.auto_analyze.runs import keep_labels, label_chunks, outcome_of
 from activities.boundary import boundary
 from activities.paid_call import PaidCalls
 from parley.domain.auto_analyze.batching import (
     BYTES_PER_LABEL_TOKEN,
     fits,
     labels_at_once,
-    labels_that_fit,
     parts,
     prompt_budget,
-    tokens_of_labels,
 )
 from parley.domain.auto_analyze.contract import (
     ACTION,
@@ -22,7 +24,6 @@ from parley.domain.auto_analyze.contract import (
     ClassifyStep,
     CondenseStep,
     Job,
-    LabelKind,
     RequestOutcome,
     ResolveOutcome,
     ResolveStep,
@@ -30,59 +31,75 @@ from parley.domain.auto_analyze.contract import (
 )
 from parley.domain.auto_analyze.labels import duplicates, read_groups
 from parley.domain.auto_analyze.prompts import classification_request, condense_request, resolution_request
-from parley.domain.auto_analyze.validation import Verdict, judge, no_text_labels
+from parley.domain.auto_analyze.validation import SessionLabels, Verdict, judge, no_text_labels
 from parley.domain.capabilities import UNKNOWN_MODEL, narrower
 from parley.domain.errors import ContextTooLong, EmptyReply
 from parley.domain.reply_json import read_reply_json
-from parley.domain.requests import ChatReply, ChatRequest, Finish, Usage, request_id
+from parley.domain.requests import ChatReply, ChatRequest, Finish, Provider, Reply, Usage, fingerprint, request_id
 from parley.domain.routing import Candidate
 from parley.storage import auto_analyze as runs
-from parley.storage.auto_analyze import Work
+from parley.storage.auto_analyze import Stored, Work
 from parley.storage.database import Database
-from parley.storage.ledger import Charge
+from parley.storage.ledger import Charge, OnReply
 
 MALFORMED_SUMMARY_CHARACTERS = 2000
+
+
+class _Labelled(NamedTuple):
+    """Labels of so many sessions, from a reply, that are stored. `step`: with the batch that they end."""
+
+    verdict: Verdict
+    step: ClassifyStep
+    sessions: int
+    stored: Stored
 
 
 class LabellingActivities:
     """Activities of one worker, on its database and its providers."""
 
-    def __init__(self, database: Database, paid_calls: PaidCalls) -> None:
+    def __init__(self, database: Database, paid_calls: PaidCalls, limits: Callable[[Provider], float]) -> None:
+        """`limits`: the requests per second of a provider."""
         self._database, self._paid_calls = database, paid_calls
+        self._known = KnownLabels(database, limits)
 
     @activity.defn(name="auto_analyze.classify")
     @boundary
     async def classify(self, step: ClassifyStep) -> ClassifyOutcome:
         """Label sessions in one request. Sessions without usable labels in the reply are returned as missing.
 
+        The labels are stored in the transaction that settles the request. It waits for labels that another stream has
+        yet to find and that the request must contain; if that takes too long, nothing is requested.
+
         Raises:
             ContextTooLong: a prompt that is made for the smallest window is too long for this candidate.
         """
-        workspace_id, job_key = step.job.input.workspace_id, step.job.job_key
-        async with self._database.transaction() as tx:
-            work = await runs.load_work(tx, workspace_id, job_key, step.ordinals)
-            known = labels_that_fit(await runs.known_labels(tx, workspace_id, job_key, step.round), step.sized_for)
-        label_tokens = tokens_of_labels(known)
-        oversized = _oversized(work, prompt_budget(step.sized_for, label_tokens, len(work)))
+        clock = asyncio.get_running_loop()
+        began = clock.time()
+        known = await self._known.of(step)
+        waited = round(clock.time() - began, 3)
+        if isinstance(known, Behind):
+            return ClassifyOutcome(waits_for=known.stream, waited_seconds=waited)
+        outcome = await self._classify(step, known)
+        return outcome.model_copy(update={"waited_seconds": waited})
+
+    async def _classify(self, step: ClassifyStep, known: Fitting) -> ClassifyOutcome:
+        async with self._database.reads() as tx:
+            work = await runs.load_work(tx, step.job.input.workspace_id, step.job.job_key, step.ordinals)
+        oversized = _oversized(work, prompt_budget(step.sized_for, known.tokens, len(work)))
         if oversized:
             return ClassifyOutcome(oversized=oversized)
         found = {item.ordinal: no_text_labels(item.session.containment) for item in work if not _has_text(item)}
         with_text = {f"s{item.ordinal}": item for item in work if _has_text(item)}
-        outcome = ClassifyOutcome()
-        if with_text:
-            if not _fits_candidate(step, with_text.values(), label_tokens):
-                return _too_long(step, work)
-            try:
-                verdict, usage = await self._request_labels(step, with_text, known)
-            except ContextTooLong:
-                if step.sized_for == UNKNOWN_MODEL:
-                    raise
-                return _too_long(step, work)
-            found |= {with_text[name].ordinal: labels for name, labels in verdict.labels.items()}
-            missing = tuple(with_text[name].ordinal for name in verdict.missing)
-            outcome = ClassifyOutcome(**usage.model_dump(), missing=missing, invented=verdict.invented)
-        stored = await store_labels(self._database, step, found)
-        return outcome.model_copy(update={"labelled": stored.labelled, "new_labels": stored.new_labels})
+        if not with_text:
+            return await self._store_labels(step, found)
+        if not _fits_candidate(step, with_text.values(), known.tokens):
+            return _too_long(step, work)
+        try:
+            return await self._request_labels(step, with_text, known, found)
+        except ContextTooLong:
+            if step.sized_for == UNKNOWN_MODEL:
+                raise
+            return _too_long(step, work)
 
     @activity.defn(name="auto_analyze.condense")
     @boundary
@@ -105,7 +122,7 @@ class LabellingActivities:
         for number, messages in enumerate(cut):
             request = condense_request(messages, number, len(cut))
             try:
-                reply, usage = await self._request(step.job, step.candidate, step.request_step(number), request)
+                reply, usage, _ = await self._request(step.job, step.candidate, step.request_step(number), request)
             except ContextTooLong:
                 if step.sized_for == UNKNOWN_MODEL:
                     raise
@@ -130,7 +147,7 @@ class LabellingActivities:
             return ResolveOutcome(too_long_for=model)
         request = resolution_request(step.kind, labels)
         try:
-            reply, usage = await self._request(step.job, step.candidate, step.request_step, request)
+            reply, usage, _ = await self._request(step.job, step.candidate, step.request_step, request)
         except ContextTooLong:
             if step.sized_for == UNKNOWN_MODEL:
                 raise
@@ -144,19 +161,69 @@ class LabellingActivities:
         return ResolveOutcome(**usage.model_dump(), problem=problem, found=found)
 
     async def _request_labels(
-        self, step: ClassifyStep, work: Mapping[str, Work], known: Mapping[LabelKind, Sequence[str]]
-    ) -> tuple[Verdict, StepUsage]:
-        """Request the labels of these sessions, and judge the reply."""
+        self,
+        step: ClassifyStep,
+        work: Mapping[str, Work],
+        known: Fitting,
+        by_rule: dict[int, SessionLabels],
+    ) -> ClassifyOutcome:
+        """Request the labels of these sessions, and store what the reply gives. `by_rule`: labels to store with it."""
         condensed = {name: item.condensed for name, item in work.items() if item.condensed}
-        request = classification_request({name: item.session for name, item in work.items()}, known, condensed)
+        sessions = {name: item.session for name, item in work.items()}
+        request = classification_request(sessions, known.labels, condensed)
         request_step = step.request_step([work[name].ordinal for name in condensed])
-        reply, usage = await self._request(step.job, step.candidate, request_step, request)
-        return judge(reply, {name: item.session.containment for name, item in work.items()}), usage
+        labelled: _Labelled | None = None
+
+        async def store(tx: AsyncSession, reply: Reply) -> None:
+            nonlocal labelled
+            assert isinstance(reply, ChatReply)  # noqa: S101 - it answers a chat request
+            verdict = judge(reply, {name: item.session.containment for name, item in work.items()})
+            found = {work[name].ordinal: labels for name, labels in verdict.labels.items()} | by_rule
+            complete = step.model_copy(update={"ends": None}) if verdict.missing else step
+            labelled = _Labelled(verdict, complete, len(found), await keep_labels(tx, complete, found))
+
+        # The newest labels change while a request is repeated: it is the same request nevertheless.
+        asked = request if step.horizon is not None else classification_request(sessions, {}, condensed)
+        reply, usage, is_stored = await self._request(
+            step.job, step.candidate, request_step, request, logical=fingerprint(asked), on_reply=store
+        )
+        if not is_stored:
+            async with self._database.transaction() as tx:
+                await store(tx, reply)
+        assert labelled is not None  # noqa: S101 - `store` has set it
+        missing = tuple(work[name].ordinal for name in labelled.verdict.missing)
+        counted = {"missing": missing, "invented": labelled.verdict.invented, "left_out": known.left_out}
+        outcome = self._outcome(labelled.step, labelled.sessions, labelled.stored)
+        return outcome.model_copy(update=counted | usage.model_dump())
+
+    async def _store_labels(self, step: ClassifyStep, found: dict[int, SessionLabels]) -> ClassifyOutcome:
+        """Store labels that need no request."""
+        async with self._database.transaction() as tx:
+            stored = await keep_labels(tx, step, found)
+        return self._outcome(step, len(found), stored)
+
+    def _outcome(self, step: ClassifyStep, labelled: int, stored: Stored) -> ClassifyOutcome:
+        """The outcome of labels that are committed. Where they end a batch, the steps go on that wait for its round."""
+        if step.ends is not None and not step.takes_next:
+            run = (step.job.input.workspace_id, step.job.job_key)
+            self._known.set_open_round(run, stored.next.round if stored.next else None)
+        return outcome_of(step, labelled, stored)
 
     async def _request(
-        self, job: Job, candidate: Candidate, step: str, request: ChatRequest
-    ) -> tuple[ChatReply, StepUsage]:
-        """Make one paid request. Users are charged no energy for it; the job's budget limits its cost."""
+        self,
+        job: Job,
+        candidate: Candidate,
+        step: str,
+        request: ChatRequest,
+        *,
+        logical: str | None = None,
+        on_reply: OnReply | None = None,
+    ) -> tuple[ChatReply, StepUsage, bool]:
+        """Make one paid request. Users are charged no energy for it; the job's budget limits its cost.
+
+        `logical`: the fingerprint of what is asked, where a repetition may send it in other words.
+        Returns the reply, its usage, and whether what `on_reply` writes is committed with it.
+        """
         charge = Charge(
             workspace_id=job.input.workspace_id,
             user_id=job.input.user_id,
@@ -167,14 +234,17 @@ class LabellingActivities:
             energy=0,
         )
         try:
-            settled = await self._paid_calls.make(charge, request, candidate.provider, candidate.model)
+            settled = await self._paid_calls.make(
+                charge, request, candidate.provider, candidate.model, fingerprint=logical, on_reply=on_reply
+            )
         except EmptyReply as error:
             # No label is in it, as in any other reply that cannot be used: less is requested next.
             usage = error.usage or Usage()
             reply = ChatReply(text="", finish=Finish.LENGTH, usage=usage, model=candidate.model)
-            return reply, StepUsage(tokens=usage.total_tokens)
+            return reply, StepUsage(tokens=usage.total_tokens), False
         assert isinstance(settled.reply, ChatReply)  # noqa: S101 - it answers a chat request
-        return settled.reply, StepUsage(tokens=settled.reply.usage.total_tokens, cost_usd=settled.cost_usd)
+        used = StepUsage(tokens=settled.reply.usage.total_tokens, cost_usd=settled.cost_usd)
+        return settled.reply, used, settled.has_followed
 
 
 def _has_text(item: Work) -> bool:

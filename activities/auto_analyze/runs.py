@@ -1,51 +1,73 @@
-"""The storage steps of a run: plan it, cut its rounds, store fallback and canonical labels, store its statistics."""
+"""The storage steps of a run: plan it, cut its batches, store fallback and canonical labels, store its statistics."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.boundary import boundary
 from activities.candidates import Candidates
-from parley.domain.auto_analyze.batching import labels_at_once, labels_that_fit, round_batches, tokens_of_labels
+from parley.domain.auto_analyze.batching import (
+    cuts,
+    even_quota,
+    labels_at_once,
+    labels_that_fit,
+    left_out,
+)
 from parley.domain.auto_analyze.contract import (
     AppliedConflicts,
     ApplyConflicts,
-    AutoAnalyzeInput,
+    Batch,
     BatchStep,
+    BudgetIsSet,
     ClassifyOutcome,
     CloseStep,
     ConflictPlan,
+    CopyLabels,
     FallbackStep,
     FinishStep,
     Job,
     LabelKind,
-    OpenRound,
+    Phase,
     Plan,
+    PlanBatches,
     PlanConflicts,
-    Round,
+    PlannedBatches,
+    ReadProgress,
+    RunProgress,
+    Saturation,
+    SetBudget,
     Statistics,
+    TakeBatches,
+    TakenBatches,
 )
+from parley.domain.auto_analyze.estimate import discovery_quota, idle_streams, set_aside_usd
 from parley.domain.auto_analyze.labels import chunks, duplicates
-from parley.domain.auto_analyze.sampling import SessionFacts, discovery_sample
+from parley.domain.auto_analyze.sampling import coverage, least_sample, processing_order
 from parley.domain.auto_analyze.validation import SessionLabels, fallback_labels
-from parley.domain.capabilities import window
-from parley.domain.routing import Order, RoutingRequest, rank
+from parley.domain.pricing import rates_for
+from parley.domain.requests import Provider
+from parley.domain.routing import Candidate, Order, RoutingRequest, rank
 from parley.storage import auto_analyze as runs
 from parley.storage import budgets, usage
+from parley.storage.auto_analyze import OpenBatch, Stored
 from parley.storage.database import Database
 from parley.storage.datasets import load_dataset, session_facts
 from parley.storage.tables import AutoRun
 
 # Above every level of comparison: all merges count.
 LAST_LEVEL = 1000
+# The phase of a request by the first word of its step, as the contract specifies request ids.
+PHASES = {"discovery": Phase.DISCOVERY, "round": Phase.PARALLEL, "conflicts": Phase.CONFLICTS}
 
 
 class RunActivities:
     """Activities of one worker, on its database."""
 
-    def __init__(self, database: Database, candidates: Candidates) -> None:
-        self._database, self._candidates = database, candidates
+    def __init__(self, database: Database, candidates: Candidates, limits: Callable[[Provider], float]) -> None:
+        """`limits`: the requests per second of a provider."""
+        self._database, self._candidates, self._limits = database, candidates, limits
 
     @activity.defn(name="auto_analyze.prepare")
     @boundary
@@ -58,25 +80,96 @@ class RunActivities:
             dataset = await load_dataset(tx, given.workspace_id, given.dataset_id)
             facts = await session_facts(tx, given.workspace_id, given.dataset_id)
         # For a million sessions this takes seconds: outside of a transaction, and in a thread so that heartbeats go on.
-        sample, rest = await asyncio.to_thread(_processing_order, facts, given)
+        order = await asyncio.to_thread(processing_order, facts, given.discovery, given.seed)
+        first = ranking.candidates[0]
+        rates = rates_for(first.provider, first.model, self._candidates.rates)
+        set_aside = set_aside_usd(given.budget_usd, rates)
         async with self._database.transaction(bulk=True) as tx:
-            await budgets.open_envelope(tx, given.workspace_id, budgets.job_scope(job.job_key), given.budget_usd)
-            await runs.begin(tx, _row(job), sample + rest)
-        return Plan(candidates=ranking.candidates, discovery=len(sample), sessions=dataset.sessions)
+            labelling = given.budget_usd - set_aside
+            await budgets.open_envelope(tx, given.workspace_id, budgets.job_scope(job.job_key), labelling)
+            await runs.begin(tx, _row(job), order.positions, order.copies)
+        chosen = set(order.sample)
+        sizes = {session.position: session.tokens for session in facts if session.position in chosen}
+        quota = discovery_quota(given.sessions_per_stream)
+        return Plan(
+            candidates=ranking.candidates,
+            discovery=len(order.sample),
+            discovery_cuts=tuple(cuts([sizes[position] for position in order.sample], first.model, quota)),
+            least=least_sample(len(order.positions) - len(order.copies), given.discovery),
+            sessions=dataset.sessions,
+            copies=len(order.copies),
+            set_aside_usd=set_aside,
+            warnings=self._idle_streams(given.streams, first),
+        )
 
-    @activity.defn(name="auto_analyze.open_round")
+    def _idle_streams(self, streams: int, candidate: Candidate) -> tuple[str, ...]:
+        """A warning if the provider's limit keeps streams idle."""
+        limit = self._limits(candidate.provider)
+        warning = idle_streams(streams, limit)
+        return (f"{candidate.provider.value}: {warning}",) if warning else ()
+
+    @activity.defn(name="auto_analyze.plan_batches")
     @boundary
-    async def open_round(self, step: OpenRound) -> Round:
-        """Cut the next sessions into a batch per stream, by what fits together with the labels known so far."""
+    async def plan_batches(self, step: PlanBatches) -> PlannedBatches:
+        """Cut all sessions that are left into batches, and give each its round, and its stream if it is fixed."""
         given, model = step.job.input, step.candidate.model
+        scope = (given.workspace_id, step.job.job_key)
+        async with self._database.transaction(bulk=True) as tx:
+            tokens = await runs.tokens_from(tx, *scope, step.start, step.end)
+        quota = given.sessions_per_stream or even_quota(len(tokens), given.streams, model)
+        counts = await asyncio.to_thread(cuts, tokens, model, quota)
+        assign = not given.takes_what_is_next
+        async with self._database.transaction(bulk=True) as tx:
+            await runs.store_batches(tx, *scope, step.start, counts, given.streams, assign=assign)
+        return PlannedBatches(batches=len(counts), rounds=-(-len(counts) // given.streams))
+
+    @activity.defn(name="auto_analyze.take_batches")
+    @boundary
+    async def take_batches(self, step: TakeBatches) -> TakenBatches:
+        """The next batches of a stream. Where they have no fixed stream, it takes the next one that is free."""
+        given, job_key = step.job.input, step.job.job_key
         async with self._database.transaction() as tx:
-            known = await runs.known_labels(tx, given.workspace_id, step.job.job_key, step.number)
-            limit = step.streams * (given.sessions_per_stream or window(model).cap)
-            tokens = await runs.tokens_from(tx, given.workspace_id, step.job.job_key, step.start, limit)
-        label_tokens = tokens_of_labels(labels_that_fit(known, model))
-        batches = round_batches(tokens, step.start, step.streams, model, given.sessions_per_stream, label_tokens)
-        taken = sum(batch.count for batch in batches)
-        return Round(number=step.number, batches=batches, next_ordinal=step.start + taken)
+            if step.stream is not None and given.takes_what_is_next:
+                await runs.take_batch(tx, given.workspace_id, job_key, step.stream)
+            taken = await runs.open_batches(tx, given.workspace_id, job_key, step.stream, step.most)
+        return TakenBatches(batches=tuple(_batch(one, given.streams) for one in taken))
+
+    @activity.defn(name="auto_analyze.read_progress")
+    @boundary
+    async def read_progress(self, step: ReadProgress) -> RunProgress:
+        """What the streams have done so far."""
+        scope = (step.job.input.workspace_id, step.job.job_key)
+        async with self._database.reads() as tx:
+            streams = await runs.progress(tx, *scope)
+            labels = await runs.known_labels(tx, *scope)
+            steps = await usage.tokens_by_step(tx, *scope)
+            cost_usd = await usage.total_usd(tx, *scope)
+        at_work = [number for _, number, given, labelled in streams if labelled < given]
+        return RunProgress(
+            labelled=sum(labelled for *_, labelled in streams),
+            rounds=min(at_work) - 1 if at_work else max((number for _, number, *_ in streams), default=0),
+            new_labels=sum(map(len, labels.values())),
+            left_out=left_out(labels, labels_that_fit(labels, step.sized_for)),
+            tokens=sum(steps.values()),
+            cost_usd=cost_usd,
+            streams=tuple(streams),
+        )
+
+    @activity.defn(name="auto_analyze.measure_saturation")
+    @boundary
+    async def measure_saturation(self, job: Job) -> Saturation:
+        """Estimate how well the discovery covers the labels: of the kind that it covers least."""
+        async with self._database.reads() as tx:
+            counted = await runs.discovered_labels(tx, job.input.workspace_id, job.job_key)
+        return Saturation(coverage=min(map(coverage, counted.values())))
+
+    @activity.defn(name="auto_analyze.copy_labels")
+    @boundary
+    async def copy_labels(self, step: CopyLabels) -> ClassifyOutcome:
+        """Give the copies of a transcript the labels of the session that was sent to a model."""
+        async with self._database.transaction(bulk=True) as tx:
+            copied = await runs.copy_labels(tx, step.job.input.workspace_id, step.job.job_key)
+        return ClassifyOutcome(labelled=copied)
 
     @activity.defn(name="auto_analyze.apply_fallback")
     @boundary
@@ -84,8 +177,18 @@ class RunActivities:
         """Store the fallback labels, marked, for sessions without a usable reply."""
         async with self._database.transaction() as tx:
             work = await runs.load_work(tx, step.job.input.workspace_id, step.job.job_key, step.ordinals)
-        labels = {item.ordinal: fallback_labels(item.session.containment) for item in work}
-        return await store_labels(self._database, step, labels)
+            labels = {item.ordinal: fallback_labels(item.session.containment) for item in work}
+            stored = await keep_labels(tx, step, labels)
+        return outcome_of(step, len(labels), stored)
+
+    @activity.defn(name="auto_analyze.set_budget")
+    @boundary
+    async def set_budget(self, step: SetBudget) -> BudgetIsSet:
+        """Set what the run may spend from now on."""
+        async with self._database.transaction() as tx:
+            scope = budgets.job_scope(step.job.job_key)
+            await budgets.change_envelope(tx, step.job.input.workspace_id, scope, step.budget_usd)
+        return BudgetIsSet()
 
     @activity.defn(name="auto_analyze.plan_conflicts")
     @boundary
@@ -132,24 +235,30 @@ class RunActivities:
                 kind: len(await runs.canonical_labels(tx, workspace_id, job.job_key, kind, 0)) for kind in LabelKind
             }
             cost_usd = await usage.total_usd(tx, workspace_id, job.job_key)
-            complete = statistics.model_copy(update={**counted, "unique_labels": unique, "cost_usd": cost_usd})
+            steps = await usage.tokens_by_step(tx, workspace_id, job.job_key)
+            tokens = {PHASES[word]: tokens for word, tokens in steps.items()}
+            ended = {"unique_labels": unique, "cost_usd": cost_usd, "tokens_by_phase": tokens}
+            complete = statistics.model_copy(update=counted | ended)
             await runs.end(tx, workspace_id, job.job_key, status, complete.model_dump(mode="json"), reason)
         return complete
 
 
-async def store_labels(database: Database, step: BatchStep, labels: Mapping[int, SessionLabels]) -> ClassifyOutcome:
-    """Store the labels of sessions by ordinal. Returns how many sessions were labelled, and how many labels are new."""
-    async with database.transaction() as tx:
-        new = await runs.store_labels(
-            tx,
-            step.job.input.workspace_id,
-            step.job.job_key,
-            labels,
-            phase=step.phase,
-            round_number=step.round,
-            stream=step.stream,
-        )
-    return ClassifyOutcome(labelled=len(labels), new_labels=new)
+async def keep_labels(tx: AsyncSession, step: BatchStep, labels: Mapping[int, SessionLabels]) -> Stored:
+    """Store the labels of sessions by ordinal."""
+    place = runs.Place(step.phase, step.round, step.stream, step.ends, takes_next=step.takes_next)
+    return await runs.store_labels(tx, step.job.input.workspace_id, step.job.job_key, labels, place)
+
+
+def outcome_of(step: BatchStep, labelled: int, stored: Stored) -> ClassifyOutcome:
+    """The outcome of labels that are stored: with the stream's next batch, where it takes what is next."""
+    taken = _batch(stored.next, step.job.input.streams) if step.takes_next and stored.next else None
+    return ClassifyOutcome(labelled=labelled, new_labels=stored.new, next_batch=taken)
+
+
+def _batch(row: OpenBatch, streams: int) -> Batch:
+    """The batch. One that no stream has taken is that of the stream that would have it in its round."""
+    stream = row.stream or row.number % streams + 1
+    return Batch(number=row.number, round=row.round, stream=stream, start=row.start, count=row.count)
 
 
 async def label_chunks(database: Database, job: Job, kind: LabelKind, level: int, sized_for: str) -> list[list[str]]:
@@ -157,13 +266,6 @@ async def label_chunks(database: Database, job: Job, kind: LabelKind, level: int
     async with database.transaction() as tx:
         mapping = await runs.canonical_labels(tx, job.input.workspace_id, job.job_key, kind, level)
     return chunks(sorted(set(mapping.values())), level, labels_at_once(sized_for))
-
-
-def _processing_order(facts: Sequence[SessionFacts], given: AutoAnalyzeInput) -> tuple[list[int], list[int]]:
-    """Positions of the discovery sample, and of the rest in the order of the file."""
-    sample = discovery_sample(facts, given.discovery, given.seed)
-    chosen = set(sample)
-    return sample, [session.position for session in facts if session.position not in chosen]
 
 
 def _row(job: Job) -> AutoRun:

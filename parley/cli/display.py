@@ -26,7 +26,15 @@ from parley.client.auto_analyze import AutoAnalyzeReport
 from parley.client.jobs import JobHandle
 from parley.client.listing import JobSummary
 from parley.client.session_analysis import AnalysisHandle, AnalysisReport
-from parley.domain.auto_analyze.contract import AutoAnalyzeProgress, LabelKind, Phase, Statistics, StreamProgress
+from parley.domain.auto_analyze.contract import (
+    AutoAnalyzeProgress,
+    LabelKind,
+    Phase,
+    RunControls,
+    Statistics,
+    StreamProgress,
+)
+from parley.domain.auto_analyze.estimate import RunEstimate
 from parley.domain.conversation.contract import ConversationCost, TurnReport
 from parley.domain.costs import Correction, Costs, Disagreement
 from parley.domain.errors import Unreachable
@@ -154,6 +162,46 @@ def conversation(turns: Sequence[TurnReport], cost: ConversationCost) -> Rendera
         table.add_row(str(turn.number), escape(one_line(turn.text, SAID_CHARACTERS)), str(turn.cost_usd))
     spent = f"${cost.total_usd}: answers ${cost.answers_usd}, between turns ${cost.upkeep_usd}"
     return Group(table, spent)
+
+
+def estimate(found: RunEstimate) -> RenderableType:
+    """What a labelling run will probably take, by phase."""
+    table = Table(box=box.SIMPLE, show_footer=True)
+    columns: tuple[tuple[str, str], ...] = (
+        ("requests", f"{sum(one.requests for one in found.phases):,}"),
+        ("one after another", f"{sum(one.rounds for one in found.phases):,}"),
+        ("tokens in", f"{sum(one.input_tokens for one in found.phases):,}"),
+        ("tokens out", f"{sum(one.output_tokens for one in found.phases):,}"),
+        ("estimated $", str(found.estimated_usd)),
+        ("minutes", _minutes(found.minutes)),
+    )
+    table.add_column("phase", "total")
+    for name, footer in columns:
+        table.add_column(name, footer, justify="right")
+    for one in found.phases:
+        table.add_row(
+            one.phase.value,
+            f"{one.requests:,}",
+            f"{one.rounds:,}",
+            f"{one.input_tokens:,}",
+            f"{one.output_tokens:,}",
+            str(one.estimated_usd),
+            _minutes(one.minutes),
+        )
+    copies = f", {found.copies:,} of them copies that are not sent" if found.copies else ""
+    with_what = f"{counted(found.sessions, 'session')}{copies}, with {found.provider.value} {escape(found.model)}"
+    return Group(with_what, table, *map(escape, found.warnings))
+
+
+def controls(found: RunControls) -> str:
+    """What a labelling run does after an operator has changed it."""
+    if found.held:
+        return {"paused": "the run is paused", "budget": f"its budget of ${found.budget_usd} is used up"}[found.held]
+    return "the run ends with the labels that it has" if found.finishing else f"it runs, within ${found.budget_usd}"
+
+
+def _minutes(minutes: float | None) -> str:
+    return "" if minutes is None else f"{minutes:.1f}"
 
 
 def costs(spent: Costs) -> RenderableType:

@@ -1,8 +1,9 @@
-"""Jobs: `parley analyze`, `import`, `auto-analyze`, `jobs`, `progress`, `results`, `cancel`."""
+"""Jobs: `parley analyze`, `import`, `auto-analyze`, `jobs`, `progress`, `results`, `pause`, `cancel` …"""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, NamedTuple, cast
+from typing import Annotated, NamedTuple, Unpack, cast
 
 import typer
 from rich.markup import escape
@@ -17,6 +18,7 @@ from parley import (
     Provider,
     Session,
     Transcript,
+    UnpricedModel,
 )
 from parley.cli import display
 from parley.cli.console import Json, Workspace, err, out, parse_usd, show_json, with_client
@@ -26,7 +28,7 @@ from parley.client.fetching import is_url
 from parley.client.listing import KINDS, STATUSES
 from parley.client.reading import read_conversation, read_recording, read_rubric
 from parley.client.session_analysis import HearingOptions
-from parley.domain.auto_analyze.contract import DEFAULT_BUDGET_USD
+from parley.domain.auto_analyze.contract import DEFAULT_BUDGET_USD, RunControls
 from parley.domain.coaching.rubric import DEFAULT_RUBRIC
 from parley.domain.requests import ChatProviderName
 from parley.domain.session_analysis import (
@@ -174,9 +176,15 @@ def auto_analyze(
     model: OnlyModel = None,
     streams: Annotated[int | None, typer.Option(help="Parallel streams.")] = None,
     sessions_per_stream: Annotated[str | None, typer.Option(help="Sessions per stream and round, or auto.")] = None,
-    budget: Annotated[str | None, typer.Option(metavar="USD", help="The most that the run may cost.")] = None,
+    max_staleness: Annotated[
+        str | None, typer.Option(help="Rounds by which a stream's labels may be old, or continuous.")
+    ] = None,
+    max_cost: Annotated[str | None, typer.Option(metavar="USD", help="The most that the run may cost.")] = None,
     seed: Annotated[int, typer.Option(help="Selects the discovery sample.")] = 7,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out and list invalid lines.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what the run will probably take, by phase, and start nothing.")
+    ] = False,
     run_name: Annotated[str, typer.Option(help="Separates two runs on the same file.")] = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and exit.")] = False,
     workspace: Workspace = "default",
@@ -188,24 +196,39 @@ def auto_analyze(
         "model": model,
         "seed": seed,
     }
-    if streams is not None:
-        options["streams"] = streams
-    if sessions_per_stream is not None:
-        options["sessions_per_stream"] = parse_quota(sessions_per_stream)
-
-    if budget is not None:
-        options["budget_usd"] = parse_usd(budget, where="--budget")
-    limit = f"at most ${options.get('budget_usd', DEFAULT_BUDGET_USD)}, set by --budget"
+    options |= _run_options(streams, sessions_per_stream, max_staleness, max_cost)
+    limit = f"at most ${options.get('budget_usd', DEFAULT_BUDGET_USD)}, set by --max-cost"
 
     async def work(client: Client) -> None:
         client.check_auto_analyze_options(user_id=user, **options)
+        if dry_run:
+            await show_estimate(client, file, skip_invalid=skip_invalid, as_json=as_json, user_id=user, **options)
+            return
         dataset = await import_file(client, file, skip_invalid=skip_invalid)
-        if estimate := client.estimate_auto_analyze(dataset, user_id=user, **options):
-            err.say(f"about ${estimate.estimated_usd} with {estimate.model} (estimated; {limit})")
+        if found := await client.estimate_auto_analyze(dataset, user_id=user, **options):
+            err.say(f"about ${found.estimated_usd} with {found.model} (estimated; {limit})")
+            for warning in found.warnings:
+                err.say(warning)
         job = await client.auto_analyze(dataset.dataset_id, user_id=user, run_name=run_name, **options)
         await follow_started(client, job, detach=detach, as_json=as_json)
 
     with_client(workspace, work)
+
+
+def _run_options(
+    streams: int | None, sessions_per_stream: str | None, max_staleness: str | None, max_cost: str | None
+) -> AutoAnalyzeOptions:
+    """The options that are given; the settings have the others."""
+    options: AutoAnalyzeOptions = {}
+    if streams is not None:
+        options["streams"] = streams
+    if sessions_per_stream is not None:
+        options["sessions_per_stream"] = parse_number_or(sessions_per_stream, "auto", where="--sessions-per-stream")
+    if max_staleness is not None:
+        options["max_staleness"] = parse_number_or(max_staleness, "continuous", where="--max-staleness")
+    if max_cost is not None:
+        options["budget_usd"] = parse_usd(max_cost, where="--max-cost")
+    return options
 
 
 @app.command()
@@ -291,16 +314,55 @@ def cancel(job_id: JobId, workspace: Workspace = "default", as_json: Json = Fals
     with_client(workspace, work)
 
 
-def parse_quota(text: str) -> int | None:
-    """A number; None for `auto`.
+@app.command()
+def pause(job_id: JobId, workspace: Workspace = "default", as_json: Json = False) -> None:
+    """Pause a labelling run: requests in flight are finished, and no other one starts."""
+    _control(job_id, workspace, AutoAnalyzeHandle.pause, as_json=as_json)
+
+
+@app.command()
+def resume(
+    job_id: JobId,
+    max_cost: Annotated[
+        str | None, typer.Option(metavar="USD", help="The new budget of the whole run; default: as before.")
+    ] = None,
+    workspace: Workspace = "default",
+    as_json: Json = False,
+) -> None:
+    """Resume a labelling run that is paused, or whose budget was used up."""
+    budget_usd = None if max_cost is None else parse_usd(max_cost, where="--max-cost")
+    _control(job_id, workspace, lambda job: job.resume(budget_usd=budget_usd), as_json=as_json)
+
+
+@app.command()
+def finish(job_id: JobId, workspace: Workspace = "default", as_json: Json = False) -> None:
+    """End a labelling run now: merge the labels that there are, and label no further session."""
+    _control(job_id, workspace, AutoAnalyzeHandle.finish, as_json=as_json)
+
+
+def _control(
+    job_id: str, workspace: str, change: Callable[[AutoAnalyzeHandle], Awaitable[RunControls]], *, as_json: bool
+) -> None:
+    async def work(client: Client) -> None:
+        job = await client.job(job_id)
+        if not isinstance(job, AutoAnalyzeHandle):
+            raise InvalidInput("is not a labelling run: only those can be paused, resumed and finished", where=job_id)
+        controls = await change(job)
+        show_json(controls) if as_json else out.say(display.controls(controls))
+
+    with_client(workspace, work)
+
+
+def parse_number_or(text: str, word: str, *, where: str) -> int | None:
+    """A number; None for the word.
 
     Raises:
         InvalidInput: neither.
     """
     try:
-        return None if text == "auto" else int(text)
+        return None if text == word else int(text)
     except ValueError:
-        raise InvalidInput(f"must be a number or auto, not {text!r}", where="--sessions-per-stream") from None
+        raise InvalidInput(f"must be a number or {word}, not {text!r}", where=where) from None
 
 
 async def import_file(client: Client, file: Path, *, skip_invalid: bool) -> Imported:
@@ -318,6 +380,23 @@ async def import_file(client: Client, file: Path, *, skip_invalid: bool) -> Impo
     sessions, tokens = display.counted(done.sessions, "session"), display.counted(done.tokens, "token")
     err.say(f"{sessions} {how}, {tokens}")
     return done
+
+
+async def show_estimate(
+    client: Client,
+    file: Path,
+    *,
+    skip_invalid: bool,
+    as_json: bool,
+    user_id: str,
+    **options: Unpack[AutoAnalyzeOptions],
+) -> None:
+    """Show what a run on a file will probably take."""
+    with err.status(f"reading {escape(file.name)}"):
+        found = await client.estimate_auto_analyze(file, user_id=user_id, skip_invalid=skip_invalid, **options)
+    if found is None:
+        raise UnpricedModel("no price is known for a model of the settings: name one with --model")
+    show_json(found) if as_json else out.print(display.estimate(found))
 
 
 async def follow_started(

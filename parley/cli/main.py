@@ -56,6 +56,11 @@ COMMANDS = {
     "jobs": Command("jobs", "List jobs, the newest first, with status, cost and the reason of a failure."),
     "progress": Command("jobs", "Show how far a job is."),
     "results": Command("jobs", "Show a job's result and what it cost."),
+    "pause": Command("jobs", "Pause a labelling run: requests in flight are finished, and no other one starts."),
+    "resume": Command("jobs", "Resume a labelling run that is paused, or whose budget was used up."),
+    "finish": Command(
+        "jobs", "End a labelling run now: merge the labels that there are, and label no further session."
+    ),
     "cancel": Command("jobs", "Request that a job stops. Results that are paid for stay stored."),
     "generate": Command("generate", "Answer one request within the budget, with the first model that can."),
     "chat": Command("chat", "Hold a conversation: each line of stdin is a turn, and /help shows the commands."),

@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from pydantic import ValidationError
+from temporalio.client import WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
 
-from parley.client.backend import Backend, WorkflowStart, start_workflow
-from parley.client.importing import Imported
+from parley.client.backend import Backend, WorkflowStart, start_workflow, temporal_errors
+from parley.client.importing import Imported, read_facts
 from parley.client.jobs import JobHandle, check_model, provider_of, true_status
 from parley.client.reading import first_problem
 from parley.domain.auto_analyze.contract import (
+    FINISH,
+    PAUSE,
+    RESUME,
     WORKFLOW,
     AutoAnalyzeInput,
     AutoAnalyzeProgress,
     DiscoveryTerms,
     ExportedSession,
+    FinishRun,
     LabelCount,
     LabelKind,
     LabelledChat,
     LabelOrigin,
+    PauseRun,
+    ResumeRun,
+    RunControls,
     Statistics,
     workflow_id,
 )
-from parley.domain.auto_analyze.estimate import RunEstimate, estimated_usd
+from parley.domain.auto_analyze.estimate import RunEstimate, Speed, estimate
+from parley.domain.auto_analyze.sampling import SessionFacts
 from parley.domain.costs import Costs
-from parley.domain.errors import UnpricedModel
+from parley.domain.errors import InvalidInput, NotFound, UnpricedModel
 from parley.domain.model import Model
 from parley.domain.pricing import ConfiguredRates, rates_for
 from parley.domain.requests import Provider
+from parley.failures import job_failure
 from parley.settings import Settings
 from parley.storage import auto_analyze as runs
 from parley.storage import label_explorer, usage
-from parley.storage.datasets import load_dataset
+from parley.storage.datasets import load_dataset, session_facts
 
 EXPORT_PAGE = 500
 
@@ -51,6 +64,8 @@ class AutoAnalyzeOptions(TypedDict, total=False):
     """Parallel streams, 1 to 64. Default: PARALLEL_STREAM_COUNT."""
     sessions_per_stream: int | None
     """A stream's sessions per round, 1 to 100; None: as many as fit the model. Default: SESSIONS_PER_STREAM."""
+    max_staleness: int | None
+    """By how many rounds labels may be old, 0 to 100; None: no bound, and labels depend on timing. Default: 2."""
     discovery: DiscoveryTerms
     """The size of the discovery sample. Default: DISCOVERY_TARGET_PERCENTAGE and its bounds."""
     seed: int
@@ -112,6 +127,53 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
             labels=tuple(labels),
             costs=spent,
         )
+
+    async def pause(self) -> RunControls:
+        """Start no further request. Those in flight are finished.
+
+        Raises:
+            NotFound: the job does not run.
+            Unreachable: Temporal or the job's worker does not answer.
+        """
+        return await self._control(PAUSE, PauseRun())
+
+    async def resume(self, *, budget_usd: Decimal | None = None) -> RunControls:
+        """Go on, after a pause or with a budget that was used up.
+
+        Args:
+            budget_usd: the new budget of the whole run, in USD; default: as before.
+
+        Raises:
+            InvalidInput: the budget is not an amount, or is less than what is spent and reserved.
+            NotFound: the job does not run.
+            Unreachable: Temporal or the job's worker does not answer.
+        """
+        try:
+            given = ResumeRun(budget_usd=budget_usd)
+        except ValidationError as error:
+            raise first_problem(error, where="resume") from None
+        return await self._control(RESUME, given)
+
+    async def finish(self) -> RunControls:
+        """Label no further session: merge the labels that there are, and end as completed.
+
+        Raises:
+            NotFound: the job does not run.
+            Unreachable: Temporal or the job's worker does not answer.
+        """
+        return await self._control(FINISH, FinishRun())
+
+    async def _control(self, update: str, given: Model) -> RunControls:
+        workflow = await self._workflow()
+        ended = NotFound(f"{self.id} does not run: its results stay stored")
+        with temporal_errors("the job's worker does not answer", missing=ended):
+            try:
+                return await workflow.execute_update(update, given, result_type=RunControls)
+            except WorkflowUpdateFailedError as error:
+                cause = error.cause
+                if isinstance(cause, ApplicationError) and cause.type == InvalidInput.__name__:
+                    raise InvalidInput(str(cause.message)) from None
+                raise job_failure(cause) from error
 
     async def examples(self, kind: LabelKind, label: str, *, after: int = -1, limit: int = 10) -> list[LabelledChat]:
         """Sessions with a canonical label, in the order of their file.
@@ -181,8 +243,9 @@ def auto_analyze_input(
     return job
 
 
-def estimate_run(settings: Settings, job: AutoAnalyzeInput, dataset: Imported) -> RunEstimate | None:
-    """The estimated cost of a run, of its own model or else of the cheapest that the settings name."""
+async def estimate_run(backend: Backend, job: AutoAnalyzeInput, facts: Sequence[SessionFacts]) -> RunEstimate | None:
+    """What a run will probably take with its own model, or else with the cheapest that the settings name."""
+    settings = backend.settings
     models = {
         Provider.ANTHROPIC: settings.anthropic_model,
         Provider.OPENAI: settings.openai_model,
@@ -193,9 +256,22 @@ def estimate_run(settings: Settings, job: AutoAnalyzeInput, dataset: Imported) -
     for provider, model in named.items():
         with suppress(UnpricedModel):
             rates = rates_for(provider, model, ConfiguredRates.of(settings))
-            usd = estimated_usd(dataset.sessions, dataset.tokens, rates)
-            estimates.append(RunEstimate(provider=provider, model=model, estimated_usd=usd))
-    return min(estimates, key=lambda estimate: estimate.estimated_usd, default=None)
+            async with backend.database.reads() as tx:
+                seconds = await usage.seconds_per_token(tx, job.workspace_id, provider, model)
+            speed = Speed(getattr(settings, f"{provider.value}_requests_per_second"), seconds)
+            # A million sessions take seconds.
+            estimates.append(await asyncio.to_thread(estimate, facts, job, provider, model, rates, speed))
+    return min(estimates, key=lambda one: one.estimated_usd, default=None)
+
+
+async def facts_of(
+    backend: Backend, workspace_id: str, source: Imported | Path, *, skip_invalid: bool
+) -> list[SessionFacts]:
+    """What a run on a dataset, or on a file that is not imported, is planned by."""
+    if isinstance(source, Path):
+        return await read_facts(source, skip_invalid=skip_invalid)
+    async with backend.database.transaction(bulk=True) as tx:
+        return await session_facts(tx, workspace_id, source.dataset_id)
 
 
 def _defaults(settings: Settings) -> AutoAnalyzeOptions:
@@ -203,6 +279,7 @@ def _defaults(settings: Settings) -> AutoAnalyzeOptions:
     return {
         "streams": settings.parallel_stream_count,
         "sessions_per_stream": None if quota == "auto" else quota,
+        "max_staleness": None if settings.max_staleness == "continuous" else settings.max_staleness,
         "debug": settings.parallel_processing_debug,
         "discovery": DiscoveryTerms(
             target_percentage=settings.discovery_target_percentage,

@@ -18,6 +18,7 @@ from parley.client.auto_analyze import (
     AutoAnalyzeOptions,
     auto_analyze_input,
     estimate_run,
+    facts_of,
     labelled_sessions,
     start_auto_analyze,
 )
@@ -450,25 +451,37 @@ class Client:
         """
         auto_analyze_input(self.settings, self.workspace_id, "", user_id=user_id, **options)
 
-    def estimate_auto_analyze(
-        self, dataset: Imported, *, user_id: str, **options: Unpack[AutoAnalyzeOptions]
+    async def estimate_auto_analyze(
+        self,
+        source: Imported | Path,
+        *,
+        user_id: str,
+        skip_invalid: bool = False,
+        **options: Unpack[AutoAnalyzeOptions],
     ) -> RunEstimate | None:
-        """What `auto_analyze` will probably cost. It reserves nothing; `budget_usd` limits the cost.
+        """What `auto_analyze` will probably take: requests, tokens, USD and minutes by phase.
+
+        It reserves nothing, and stores nothing; `budget_usd` limits the cost of a run.
 
         Args:
-            dataset: from `import_chats`.
+            source: a file of chat sessions that need not be imported, or a dataset from `import_chats`.
             user_id: the user who pays with energy.
+            skip_invalid: leave invalid lines of the file out, in place of an error; default False.
             options: those of `auto_analyze`.
 
         Returns:
             The estimate for the named model, or for the cheapest of the settings; None where none has a price.
+            Minutes are None where the workspace has no reply of the model.
 
         Raises:
-            InvalidInput: an option is not valid; the error names the field.
+            InvalidInput: an option or a line of the file is not valid; the error names the field.
             UnpricedModel: no price is known for `model`.
+            Unreachable: PostgreSQL does not answer.
         """
-        job = auto_analyze_input(self.settings, self.workspace_id, dataset.dataset_id, user_id=user_id, **options)
-        return estimate_run(self.settings, job, dataset)
+        dataset_id = "" if isinstance(source, Path) else source.dataset_id
+        job = auto_analyze_input(self.settings, self.workspace_id, dataset_id, user_id=user_id, **options)
+        facts = await facts_of(self._backend, self.workspace_id, source, skip_invalid=skip_invalid)
+        return await estimate_run(self._backend, job, facts)
 
     async def jobs(
         self, *, kind: str | None = None, status: str | None = None, job_id: str | None = None, limit: int = 50

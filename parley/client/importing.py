@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from pydantic import ValidationError
 
 from parley.client.reading import first_problem, read_json
+from parley.domain.auto_analyze.sampling import SessionFacts
 from parley.domain.chat import ChatSession
 from parley.domain.errors import InvalidInput
 from parley.domain.model import Model
@@ -90,6 +91,41 @@ async def import_chats(
             )
         )
     return Imported(dataset_id=dataset_id, sessions=position, tokens=tokens, skipped=tuple(skipped))
+
+
+async def read_facts(
+    path: Path, *, skip_invalid: bool = False, on_progress: Callable[[int], None] = lambda _: None
+) -> list[SessionFacts]:
+    """What a run is planned by, for every session of a file that is not imported. Nothing is stored.
+
+    Raises:
+        InvalidInput: the file cannot be read, or a line is not valid; the error names file, line and field.
+    """
+    skipped: list[Skipped] = []
+    facts: list[SessionFacts] = []
+    try:
+        with _opened(path) as file:
+            lines = _checked(path, file, skipped if skip_invalid else None)
+            while batch := list(islice(lines, BATCH)):
+                facts += [_facts(len(facts) + at, session) for at, session in enumerate(batch)]
+                on_progress(len(facts))
+                await asyncio.sleep(0)  # let other tasks of this event loop run while a large file is read
+    except OSError as error:
+        raise InvalidInput(f"cannot be read: {error.strerror}", where=str(path)) from None
+    if not facts:
+        raise _empty(path, skipped)
+    return facts
+
+
+def _facts(position: int, session: ChatSession) -> SessionFacts:
+    return SessionFacts(
+        position,
+        session.session_id,
+        _tokens(session),
+        session.containment,
+        session.started_at,
+        session.transcript_hash,
+    )
 
 
 async def _left_out(path: Path) -> tuple[Skipped, ...]:

@@ -1,5 +1,7 @@
 """A chat session of a product's bot: its messages, and how it ended."""
 
+import hashlib
+import json
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -7,6 +9,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from parley.domain.model import Model, Name, Text, is_blank
+
+HASH_BYTES = 16
 
 
 class Containment(StrEnum):
@@ -43,6 +47,12 @@ class ChatSession(Model):
     @property
     def started_at(self) -> datetime | None:
         return next((message.time for message in self.messages if message.time), None)
+
+    @property
+    def transcript_hash(self) -> bytes:
+        """Of all that a model is sent of the session: equal for two sessions only if they are copies."""
+        lines = [self.containment.value, *(f"{message.role}: {message.text}" for message in self.messages)]
+        return hashlib.blake2b(json.dumps(lines).encode(), digest_size=HASH_BYTES).digest()
 
     @property
     def has_user_text(self) -> bool:

@@ -2,21 +2,27 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     FromClause,
     Integer,
     String,
     and_,
+    any_,
     bindparam,
     case,
     cast,
+    column,
     false,
     func,
     literal,
+    literal_column,
+    null,
     select,
     text,
     true,
@@ -24,6 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 from sqlalchemy.types import TypeEngine
 from sqlmodel import col
 
@@ -34,7 +41,9 @@ from parley.domain.chat import ChatSession
 from parley.domain.errors import NotFound
 from parley.domain.model import storable
 from parley.storage.database import NOW
-from parley.storage.tables import AutoLabel, AutoMerge, AutoRun, AutoSession, StoredChat
+from parley.storage.driver import Query, defer, fetch, fetch_together
+from parley.storage.rows import table
+from parley.storage.tables import AutoBatch, AutoLabel, AutoMerge, AutoRun, AutoSession, StoredChat
 
 RUN_OF_SESSION = and_(
     col(AutoRun.workspace_id) == AutoSession.workspace_id, col(AutoRun.job_key) == AutoSession.job_key
@@ -44,6 +53,11 @@ CHAT_OF_SESSION = and_(
     col(StoredChat.dataset_id) == AutoRun.dataset_id,
     col(StoredChat.position) == AutoSession.position,
 )
+
+
+# What marks a session, beside its labels.
+MARKS = frozenset({"fallback", "by_rule"})
+NO_COPIES: Mapping[int, int] = {}
 
 
 @dataclass(frozen=True)
@@ -56,8 +70,143 @@ class Work:
     condensed: str | None
 
 
-async def begin(tx: AsyncSession, run: AutoRun, positions: Sequence[int]) -> None:
-    """Create the run and its processing order once. A run that is reset after it failed is running again."""
+class Place(NamedTuple):
+    """Where sessions are labelled.
+
+    `ends`: the number of the batch that is complete with them. `takes_next`: its stream then takes the next free batch.
+    """
+
+    phase: Phase
+    round: int
+    stream: int
+    ends: int | None = None
+    takes_next: bool = False
+
+
+@dataclass(frozen=True)
+class OpenBatch:
+    """A batch that is not labelled. `stream`: None while none has taken it."""
+
+    number: int
+    round: int
+    stream: int | None
+    start: int
+    count: int
+
+
+class Stored(NamedTuple):
+    """What follows from labels that are stored.
+
+    `new`: how many labels are new. `next`: where a batch is complete, the batch that the stream has taken; or, of
+    streams with batches of their own, the first one that is not labelled.
+    """
+
+    new: int
+    next: OpenBatch | None = None
+
+
+def _given(**columns: type[TypeEngine[Any]]) -> FromClause:
+    """Parameters as a table: `given_{column}`, each a list. The statement's text is the same for any number of rows."""
+    arrays = [cast(bindparam(f"given_{name}", type_=ARRAY(kind)), ARRAY(kind)) for name, kind in columns.items()]
+    names = [column(name, kind) for name, kind in columns.items()]
+    return func.unnest(*arrays).table_valued(*names).render_derived()
+
+
+def _of_run(rows: FromClause) -> tuple[ColumnElement[bool], ...]:
+    """The rows of the run of the parameters."""
+    return rows.c.workspace_id == bindparam("of_workspace"), rows.c.job_key == bindparam("of_job")
+
+
+# Statements that every request needs are built once: building one takes as long as running it.
+SESSIONS, BATCHES, LABELS = table(AutoSession), table(AutoBatch), table(AutoLabel)
+FREE, HOLDS = BATCHES.alias(), BATCHES.alias()
+GIVEN_SESSIONS = _given(
+    ordinal=Integer, **{name: Boolean if name in MARKS else String for name in SessionLabels.model_fields}
+)
+LABEL_SESSIONS = (
+    update(SESSIONS)
+    .where(*_of_run(SESSIONS), SESSIONS.c.ordinal == GIVEN_SESSIONS.c.ordinal)
+    .values({name: GIVEN_SESSIONS.c[name] for name in SessionLabels.model_fields})
+    .values(phase=bindparam("at_phase"), round=bindparam("at_round"), stream=bindparam("at_stream"))
+)
+GIVEN_SEEN = _given(kind=String, label=String)
+KEY_OF_LABEL = ("workspace_id", "job_key", "kind", "label")
+# A label that is known to an earlier round is neither written nor locked.
+IS_KNOWN = (
+    select(LABELS)
+    .where(
+        *_of_run(LABELS),
+        LABELS.c.kind == GIVEN_SEEN.c.kind,
+        LABELS.c.label == GIVEN_SEEN.c.label,
+        LABELS.c.first_round <= bindparam("at_round", type_=Integer),
+    )
+    .exists()
+)
+SEEN = insert(LABELS).from_select(
+    (*KEY_OF_LABEL, "first_round"),
+    select(
+        bindparam("of_workspace", type_=String),
+        bindparam("of_job", type_=String),
+        GIVEN_SEEN.c.kind,
+        GIVEN_SEEN.c.label,
+        bindparam("at_round", type_=Integer),
+    )
+    .where(~IS_KNOWN)
+    .order_by(GIVEN_SEEN.c.kind, GIVEN_SEEN.c.label),
+)
+STORE_SEEN = SEEN.on_conflict_do_update(
+    index_elements=KEY_OF_LABEL,
+    set_={"first_round": SEEN.excluded.first_round},
+    where=LABELS.c.first_round > SEEN.excluded.first_round,
+).returning(literal_column("xmax = 0").label("is_new"))
+END_BATCH = update(BATCHES).where(*_of_run(BATCHES), BATCHES.c.number == bindparam("ended")).values(labelled=true())
+OPEN_BATCHES = (
+    select(*(BATCHES.c[one.name] for one in fields(OpenBatch)))
+    .where(*_of_run(BATCHES), ~BATCHES.c.labelled)
+    .order_by(BATCHES.c.number)
+    .limit(bindparam("most", type_=Integer))
+)
+ONE = literal_column("1")
+FIRST_OPEN = OPEN_BATCHES.limit(ONE)
+HELD_BATCHES = OPEN_BATCHES.where(BATCHES.c.stream == bindparam("taker"))
+HELD_BATCH = HELD_BATCHES.limit(ONE)
+TAKE_BATCH = (
+    update(BATCHES)
+    .where(
+        *_of_run(BATCHES),
+        BATCHES.c.number
+        == select(FREE.c.number)
+        .where(*_of_run(FREE), ~FREE.c.labelled, FREE.c.stream.is_(None))
+        .order_by(FREE.c.number)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery(),
+        ~select(HOLDS.c.number)
+        .where(*_of_run(HOLDS), ~HOLDS.c.labelled, HOLDS.c.stream == bindparam("taker"))
+        .exists(),
+    )
+    .values(stream=bindparam("taker"))
+)
+WORK = (
+    select(col(AutoSession.ordinal), col(StoredChat.payload), col(StoredChat.tokens), col(AutoSession.condensed))
+    .join(AutoRun, RUN_OF_SESSION)
+    .join(StoredChat, CHAT_OF_SESSION)
+    .where(
+        col(AutoSession.workspace_id) == bindparam("of_workspace"),
+        col(AutoSession.job_key) == bindparam("of_job"),
+        col(AutoSession.ordinal) == any_(bindparam("asked", type_=ARRAY(Integer))),
+    )
+    .order_by(col(AutoSession.ordinal))
+)
+
+
+async def begin(tx: AsyncSession, run: AutoRun, order: Sequence[int], copies: Mapping[int, int] = NO_COPIES) -> None:
+    """Create the run and its processing order once. A run that is reset after it failed is running again.
+
+    Args:
+        order: the positions of sessions, in the order in which they are processed.
+        copies: by position, the position of the session whose labels it gets.
+    """
     made = await tx.execute(
         insert(AutoRun).values(**run.model_dump()).on_conflict_do_nothing().returning(col(AutoRun.job_key))
     )
@@ -65,12 +214,15 @@ async def begin(tx: AsyncSession, run: AutoRun, positions: Sequence[int]) -> Non
         ended = update(AutoRun).where(*_of(AutoRun, run.workspace_id, run.job_key), col(AutoRun.status) != "completed")
         await tx.execute(ended.values(status="running", ended_at=None))
         return
-    given = _unnested(Integer, position=positions, with_ordinality="turn")
-    turns = select(
-        literal(run.workspace_id), literal(run.job_key), given.c.turn - 1, given.c.position, false(), false()
-    )
-    columns = ("workspace_id", "job_key", "ordinal", "position", "fallback", "by_rule")
-    await tx.execute(insert(AutoSession).from_select(columns, turns))
+    turns = {position: ordinal for ordinal, position in enumerate(order)} if copies else {}
+    originals = [turns[copies[position]] if position in copies else None for position in order]
+    given = _unnested(Integer, position=order, copy_of=originals, with_ordinality="turn")
+    rows = select(
+        literal(run.workspace_id), literal(run.job_key), given.c.turn - 1, given.c.position, given.c.copy_of,
+        false(), false(),
+    )  # fmt: skip
+    columns = ("workspace_id", "job_key", "ordinal", "position", "copy_of", "fallback", "by_rule")
+    await tx.execute(insert(AutoSession).from_select(columns, rows))
     # Without fresh statistics, PostgreSQL plans a scan of the whole dataset for each step of the run.
     await tx.execute(text("ANALYZE chat_sessions, auto_runs, auto_sessions"))
 
@@ -110,8 +262,8 @@ async def end(
     )
 
 
-async def tokens_from(tx: AsyncSession, workspace_id: str, job_key: str, start: int, limit: int) -> list[int]:
-    """The sizes of the next sessions in processing order."""
+async def tokens_from(tx: AsyncSession, workspace_id: str, job_key: str, start: int, end: int) -> list[int]:
+    """The sizes of the sessions from one ordinal to before another, in processing order."""
     query = (
         select(col(StoredChat.tokens))
         .select_from(AutoSession)
@@ -120,40 +272,94 @@ async def tokens_from(tx: AsyncSession, workspace_id: str, job_key: str, start: 
         .where(
             *_of(AutoSession, workspace_id, job_key),
             col(AutoSession.ordinal) >= start,
+            col(AutoSession.ordinal) < end,
         )
         .order_by(col(AutoSession.ordinal))
-        .limit(limit)
     )
     return list((await tx.execute(query)).scalars())
 
 
+async def store_batches(
+    tx: AsyncSession, workspace_id: str, job_key: str, start: int, counts: Sequence[int], streams: int, *, assign: bool
+) -> None:
+    """Store the batches of the streams: each round has one for every stream. Idempotent.
+
+    Args:
+        start: the ordinal of the first session.
+        counts: the sessions of each batch.
+        assign: give each batch its stream; else the streams take them.
+    """
+    starts = list(accumulate(counts, initial=start))[:-1]
+    given = _unnested(Integer, start=starts, count=counts, with_ordinality="place")
+    number = given.c.place - 1
+    stream = number % streams + 1 if assign else null()
+    rows = select(
+        literal(workspace_id), literal(job_key), number, number // streams + 1, stream, given.c.start, given.c["count"],
+        false(),
+    )  # fmt: skip
+    columns = ("workspace_id", "job_key", "number", "round", "stream", "start", "count", "labelled")
+    await tx.execute(insert(AutoBatch).from_select(columns, rows).on_conflict_do_nothing())
+    await tx.execute(text("ANALYZE auto_batches"))
+
+
+async def open_batches(
+    tx: AsyncSession, workspace_id: str, job_key: str, stream: int | None, limit: int
+) -> list[OpenBatch]:
+    """The next batches of a stream that are not labelled, in their order; `stream` None: those of all streams."""
+    run = {"of_workspace": workspace_id, "of_job": job_key}
+    statement = OPEN_BATCHES if stream is None else HELD_BATCHES
+    query = Query(statement, {**run, "taker": stream, "most": limit}, lambda rows: [OpenBatch(*row) for row in rows])
+    return await fetch(tx, query)
+
+
+async def take_batch(tx: AsyncSession, workspace_id: str, job_key: str, stream: int) -> None:
+    """Give a stream the next batch that no stream has taken, if there is one and it has none that is not labelled."""
+    await defer(tx, TAKE_BATCH, {"of_workspace": workspace_id, "of_job": job_key, "taker": stream})
+
+
+async def first_open(tx: AsyncSession, workspace_id: str, job_key: str) -> OpenBatch | None:
+    """The first batch that is not labelled; None if all are. The rounds before its round are complete."""
+    return await fetch(tx, Query(FIRST_OPEN, {"of_workspace": workspace_id, "of_job": job_key, "most": 1}, _first))
+
+
+async def progress(tx: AsyncSession, workspace_id: str, job_key: str) -> list[tuple[int, int, int, int]]:
+    """Of each stream: its number, its round, the sessions that are assigned to it, and those that it has labelled."""
+    is_open = ~col(AutoBatch.labelled)
+    query = (
+        select(
+            col(AutoBatch.stream),
+            func.coalesce(func.min(AutoBatch.round).filter(is_open), func.max(AutoBatch.round)),
+            func.sum(AutoBatch.count),
+            func.coalesce(func.sum(AutoBatch.count).filter(col(AutoBatch.labelled)), 0),
+        )
+        .where(*_of(AutoBatch, workspace_id, job_key), col(AutoBatch.stream).is_not(None))
+        .group_by(col(AutoBatch.stream))
+        .order_by(col(AutoBatch.stream))
+    )
+    rows = (await tx.execute(query)).all()
+    return [(stream or 0, number, sessions, labelled) for stream, number, sessions, labelled in rows]
+
+
 async def load_work(tx: AsyncSession, workspace_id: str, job_key: str, ordinals: Sequence[int]) -> list[Work]:
     """The sessions behind some ordinals, in processing order."""
-    query = (
-        select(col(AutoSession.ordinal), col(StoredChat.payload), col(StoredChat.tokens), col(AutoSession.condensed))
-        .join(AutoRun, RUN_OF_SESSION)
-        .join(StoredChat, CHAT_OF_SESSION)
-        .where(
-            *_of(AutoSession, workspace_id, job_key),
-            col(AutoSession.ordinal).in_(ordinals),
-        )
-        .order_by(col(AutoSession.ordinal))
-    )
-    return [
-        Work(ordinal, ChatSession.model_validate(payload), tokens, condensed)
-        for ordinal, payload, tokens, condensed in (await tx.execute(query)).all()
-    ]
+    values = {"of_workspace": workspace_id, "of_job": job_key, "asked": list(ordinals)}
+    return await fetch(tx, Query(WORK, values, lambda rows: [_work(*row) for row in rows]))
+
+
+def _work(ordinal: int, payload: object, tokens: int, condensed: str | None) -> Work:
+    return Work(ordinal, ChatSession.model_validate(payload), tokens, condensed)
 
 
 async def known_labels(
-    tx: AsyncSession, workspace_id: str, job_key: str, before_round: int
+    tx: AsyncSession, workspace_id: str, job_key: str, *, after: int | None = None, up_to: int | None = None
 ) -> dict[LabelKind, list[str]]:
-    """The labels that earlier rounds found, by round and then by name: the same for every caller in this round."""
+    """The labels that were first found in some rounds, by round and then by name. What is None has no bound."""
     query = (
         select(col(AutoLabel.kind), col(AutoLabel.label))
         .where(
             *_of(AutoLabel, workspace_id, job_key),
-            col(AutoLabel.first_round) < before_round,
+            true() if after is None else col(AutoLabel.first_round) > after,
+            true() if up_to is None else col(AutoLabel.first_round) <= up_to,
         )
         .order_by(col(AutoLabel.first_round), col(AutoLabel.label))
     )
@@ -163,19 +369,34 @@ async def known_labels(
     return known
 
 
+async def discovered_labels(tx: AsyncSession, workspace_id: str, job_key: str) -> dict[LabelKind, list[str | None]]:
+    """By kind, the label of each session of the discovery that a reply has labelled; None where it has none."""
+    query = select(*(col(getattr(AutoSession, kind.value)) for kind in LabelKind)).where(
+        *_of(AutoSession, workspace_id, job_key),
+        col(AutoSession.phase) == Phase.DISCOVERY.value,
+        col(AutoSession.intent).is_not(None),
+        ~col(AutoSession.fallback),
+        ~col(AutoSession.by_rule),
+    )
+    rows = (await tx.execute(query)).all()
+    return {kind: [row[place] for row in rows] for place, kind in enumerate(LabelKind)}
+
+
 async def labels_found(
     tx: AsyncSession, workspace_id: str, job_key: str, *, after: int, has_ended: bool
 ) -> list[tuple[LabelKind, str]]:
     """The labels of a run in the order of their rounds, without the first `after` of them.
 
-    Of a run that goes on, the labels of the latest round are left out: others may come before them. So a label's place
-    never changes.
+    Of a run that goes on, only rounds that all streams have completed count, and none that is the latest: others may
+    come before their labels. So a label's place never changes.
     """
     own = _of(AutoLabel, workspace_id, job_key)
     found = select(col(AutoLabel.kind), col(AutoLabel.label)).where(*own)
     if not has_ended:
         latest = select(func.max(AutoLabel.first_round)).where(*own).scalar_subquery()
-        found = found.where(col(AutoLabel.first_round) < latest)
+        open_round = select(func.min(AutoBatch.round)).where(*_of(AutoBatch, workspace_id, job_key))
+        of_streams = open_round.where(~col(AutoBatch.labelled)).scalar_subquery()
+        found = found.where(col(AutoLabel.first_round) < func.least(latest, of_streams))
     ordered = found.order_by(col(AutoLabel.first_round), col(AutoLabel.kind), col(AutoLabel.label)).offset(after)
     return [(LabelKind(kind), label) for kind, label in (await tx.execute(ordered)).all()]
 
@@ -185,38 +406,57 @@ async def store_labels(
     workspace_id: str,
     job_key: str,
     found: Mapping[int, SessionLabels],
-    *,
-    phase: Phase,
-    round_number: int,
-    stream: int,
-) -> int:
-    """Store sessions' labels by ordinal. Returns the number of new labels."""
-    if not found:
-        return 0
-    sessions = (
-        update(AutoSession)
-        .where(*_of(AutoSession, workspace_id, job_key), col(AutoSession.ordinal) == bindparam("at"))
-        .values({name: bindparam(f"new_{name}") for name in SessionLabels.model_fields})
-        .values(phase=phase.value, round=round_number, stream=stream)
-    )
-    rows = [
-        {"at": ordinal, **{f"new_{name}": value for name, value in labels.model_dump().items()}}
-        for ordinal, labels in sorted(found.items())
-    ]
-    await (await tx.connection()).execute(sessions, rows)
-    scope = {"workspace_id": workspace_id, "job_key": job_key, "first_round": round_number}
+    place: Place,
+) -> Stored:
+    """Store sessions' labels by ordinal, and end their batch, in one round trip.
+
+    A label's first round is the lowest one that found it, in whatever order the streams store theirs.
+    """
+    run = {"of_workspace": workspace_id, "of_job": job_key}
+    if found:
+        await _label_sessions(tx, run, found, place)
     # Fallback labels are not offered to other sessions.
     learnt = [labels for labels in found.values() if not (labels.fallback or labels.by_rule)]
     seen = sorted({(kind.value, label) for labels in learnt for kind in LabelKind if (label := labels.label(kind))})
-    if not seen:
-        return 0
-    made = await tx.execute(
-        insert(AutoLabel)
-        .values([{**scope, "kind": kind, "label": label} for kind, label in seen])
-        .on_conflict_do_nothing()
-        .returning(col(AutoLabel.label))
+    given = {"given_kind": [kind for kind, _ in seen], "given_label": [label for _, label in seen]}
+    new = Query(STORE_SEEN, {**run, **given, "at_round": place.round}, lambda rows: sum(row.is_new for row in rows))
+    if place.ends is None:
+        return Stored(await fetch(tx, new))
+    await defer(tx, END_BATCH, {**run, "ended": place.ends})
+    if place.takes_next:
+        await defer(tx, TAKE_BATCH, {**run, "taker": place.stream})
+        return Stored(*await fetch_together(tx, new, Query(HELD_BATCH, {**run, "taker": place.stream}, _first)))
+    return Stored(*await fetch_together(tx, new, Query(FIRST_OPEN, run, _first)))
+
+
+async def _label_sessions(
+    tx: AsyncSession, run: Mapping[str, str], found: Mapping[int, SessionLabels], place: Place
+) -> None:
+    """Give sessions their labels, by one deferred statement."""
+    rows = sorted(found.items())
+    columns = {f"given_{name}": [getattr(labels, name) for _, labels in rows] for name in SessionLabels.model_fields}
+    where = {"at_phase": place.phase.value, "at_round": place.round, "at_stream": place.stream}
+    await defer(tx, LABEL_SESSIONS, {**run, "given_ordinal": [ordinal for ordinal, _ in rows], **columns, **where})
+
+
+def _first(rows: Sequence[Any]) -> OpenBatch | None:
+    return OpenBatch(*rows[0]) if rows else None
+
+
+async def copy_labels(tx: AsyncSession, workspace_id: str, job_key: str) -> int:
+    """Give every copy the labels of its original, with the round and stream that found them. Returns how many."""
+    original = aliased(AutoSession)
+    copied = ("phase", "round", "stream", *SessionLabels.model_fields)
+    statement = (
+        update(AutoSession)
+        .where(
+            *_of(AutoSession, workspace_id, job_key),
+            *_of(original, workspace_id, job_key),
+            col(AutoSession.copy_of) == original.ordinal,
+        )
+        .values({name: getattr(original, name) for name in copied})
     )
-    return len(made.all())
+    return (await (await tx.connection()).execute(statement)).rowcount
 
 
 async def store_condensed(tx: AsyncSession, workspace_id: str, job_key: str, ordinal: int, text: str) -> None:
@@ -349,11 +589,19 @@ def _unnested(
     kind: type[TypeEngine[Any]], *, with_ordinality: str | None = None, **columns: Iterable[Any]
 ) -> FromClause:
     """Values as a table: a statement on a million of them costs little more than one on a few."""
-    arrays = [cast(list(values), ARRAY(kind)) for values in columns.values()]
-    return func.unnest(*arrays).table_valued(*columns, with_ordinality=with_ordinality).render_derived()
+    return _table_of([(kind, name, values) for name, values in columns.items()], with_ordinality)
 
 
-Scoped = type[AutoRun] | type[AutoSession] | type[AutoLabel] | type[AutoMerge]
+def _table_of(
+    columns: Sequence[tuple[type[TypeEngine[Any]], str, Iterable[Any]]], with_ordinality: str | None = None
+) -> FromClause:
+    """Columns of values as a table. The text of its statement does not depend on how many there are."""
+    arrays = [cast(list(values), ARRAY(kind)) for kind, _, values in columns]
+    names = [column(name, kind) for kind, name, _ in columns]
+    return func.unnest(*arrays).table_valued(*names, with_ordinality=with_ordinality).render_derived()
+
+
+Scoped = type[AutoRun] | type[AutoSession] | type[AutoBatch] | type[AutoLabel] | type[AutoMerge]
 
 
 def _of(table: Scoped, workspace_id: str, job_key: str) -> tuple[ColumnElement[bool], ...]:

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import String, delete, select, text
+from sqlalchemy import String, delete, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from parley.domain.budgets import CapView, Period
-from parley.domain.errors import BudgetExhausted, NotFound
+from parley.domain.errors import BudgetExhausted, InvalidInput, NotFound
 from parley.domain.model import Model
 from parley.storage.database import NOW
 from parley.storage.driver import Query, defer, fetch
@@ -92,6 +92,19 @@ def day_scope(moment: datetime) -> str:
 async def open_envelope(tx: AsyncSession, workspace_id: str, scope: str, cap_usd: Decimal | None) -> None:
     """Create the envelope if it does not exist."""
     await add(tx, Budget(workspace_id=workspace_id, scope=scope, cap_usd=cap_usd))
+
+
+async def change_envelope(tx: AsyncSession, workspace_id: str, scope: str, cap_usd: Decimal) -> None:
+    """Set the cap of an envelope, in USD.
+
+    Raises:
+        InvalidInput: the envelope is missing, or more than that is spent and reserved.
+    """
+    used = col(Budget.reserved_usd) + col(Budget.confirmed_usd) + col(Budget.uncertain_usd)
+    ours = (col(Budget.workspace_id) == workspace_id, col(Budget.scope) == scope)
+    found = await tx.execute(update(Budget).where(*ours, used <= cap_usd).values(cap_usd=cap_usd).returning(literal(1)))
+    if found.first() is None:
+        raise InvalidInput(f"${cap_usd} is less than what is spent and reserved", where="budget_usd")
 
 
 async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal, opens: Envelope | None = None) -> None:

@@ -51,6 +51,7 @@ async def save_chats(
             containment=chat.containment.value,
             tokens=tokens,
             started_at=chat.started_at,
+            transcript_hash=chat.transcript_hash,
             payload=chat.model_dump(mode="json"),
         ).model_dump()
         for position, chat, tokens in chats
@@ -68,6 +69,7 @@ async def session_facts(tx: AsyncSession, workspace_id: str, dataset_id: str) ->
             col(StoredChat.tokens),
             col(StoredChat.containment),
             col(StoredChat.started_at),
+            col(StoredChat.transcript_hash),
         )
         .where(col(StoredChat.workspace_id) == workspace_id, col(StoredChat.dataset_id) == dataset_id)
         .order_by(col(StoredChat.position))
@@ -75,7 +77,7 @@ async def session_facts(tx: AsyncSession, workspace_id: str, dataset_id: str) ->
     # In portions, so that heartbeats can be sent in between: a dataset may have a million sessions.
     rows = await tx.stream(query.execution_options(yield_per=FETCHED_ROWS))
     return [
-        SessionFacts(position, session_id, tokens, Containment(containment), started_at)
+        SessionFacts(position, session_id, tokens, Containment(containment), started_at, transcript_hash)
         async for portion in rows.partitions()
-        for position, session_id, tokens, containment, started_at in portion
+        for position, session_id, tokens, containment, started_at, transcript_hash in portion
     ]

@@ -1,8 +1,8 @@
 """The ledger of paid requests: claim, renew, settle, fail. Each is one transaction.
 
 Locks are always taken in this order, so that transactions never deadlock: the request's row, the provider's breakers
-(the fleet's first), the job's envelope, the user's energy, what `on_end` writes, the workspace's caps, and last the
-day, which all of a workspace's requests share.
+(the fleet's first), the job's envelope, the user's energy, what `on_reply` and `on_end` write, the workspace's caps,
+and last the day, which all of a workspace's requests share.
 
 Energy is reserved per request (the user pays for a result, once); dollars are reserved per attempt (each try can cost
 us). A lost or duplicate attempt therefore costs us dollars, and no user is charged energy for it.
@@ -120,7 +120,8 @@ class Held:
 class Settled:
     """The request has its one reply, from the attempt that won it.
 
-    `is_only_attempt`: no other attempt came before it, and it was not taken over as lost.
+    `is_only_attempt`: no other attempt came before it, and it was not taken over as lost. `has_followed`: what
+    `on_reply` writes is part of the transaction.
     """
 
     reply: Reply
@@ -133,11 +134,14 @@ class Settled:
     energy_charged: int
     energy_left: int | None
     is_only_attempt: bool = field(default=False, compare=False)
+    has_followed: bool = field(default=False, compare=False)
 
 
 # Writes in the transaction that ends an attempt, because the request's cost has changed. It must not judge the
 # reply: code that a caller or a provider controls could fail, and the reply would be lost.
 OnEnd = Callable[[AsyncSession], Awaitable[None]]
+# Writes what follows from the reply that a request gets, in the transaction that journals it.
+OnReply = Callable[[AsyncSession, Reply], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,7 @@ class Settlement:
     rates: Rates
     withdraws: UUID | None = None
     on_end: OnEnd | None = None
+    on_reply: OnReply | None = None
 
 
 @dataclass(frozen=True)
@@ -380,8 +385,13 @@ async def _book(tx: AsyncSession, settlement: Settlement, locked: Locked, cost_u
     # A lost attempt may win while a later one is open: the later one remains the owner until it ends.
     if request.owner_attempt_id == attempt.id:
         request.owner_attempt_id, request.lease_until = None, None
-    book = _book_duplicate if request.settled_attempt_id else _book_winner
-    return await book(tx, locked, settlement.reply, cost_usd)
+    is_winner = request.settled_attempt_id is None
+    book = _book_winner if is_winner else _book_duplicate
+    settled = await book(tx, locked, settlement.reply, cost_usd)
+    if settlement.on_reply is None or not is_winner:
+        return settled
+    await settlement.on_reply(tx, settlement.reply)
+    return replace(settled, has_followed=True)
 
 
 async def _book_winner(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd: Decimal | None) -> Settled:

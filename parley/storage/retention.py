@@ -97,6 +97,7 @@ OF_OLD_RUN = f"""(one.workspace_id, one.job_key) IN (
 RESULTS: Mapping[str, str] = {
     "generations": IS_OLD,
     "auto_sessions": OF_OLD_RUN,
+    "auto_batches": OF_OLD_RUN,
     "auto_labels": OF_OLD_RUN,
     "auto_merges": OF_OLD_RUN,
     "auto_runs": IS_OLD,

@@ -25,6 +25,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.dialects.postgresql.base import ischema_names
@@ -424,6 +425,7 @@ class StoredChat(SQLModel, table=True):
     containment: str
     tokens: int
     started_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+    transcript_hash: bytes | None = None  # None: imported before there were hashes
     payload: dict[str, Any] = Field(sa_type=JSONB)
 
 
@@ -447,7 +449,10 @@ class AutoRun(SQLModel, table=True):
 
 
 class AutoSession(SQLModel, table=True):
-    """One session of a run. `ordinal`: its place in the processing order."""
+    """One session of a run. `ordinal`: its place in the processing order.
+
+    `copy_of`: the ordinal of the session whose transcript and labels it has; None if it is labelled itself.
+    """
 
     __tablename__ = "auto_sessions"
     __table_args__ = (Index("auto_sessions_by_position", "workspace_id", "job_key", "position", unique=True),)
@@ -456,6 +461,7 @@ class AutoSession(SQLModel, table=True):
     job_key: str = Field(primary_key=True)
     ordinal: int = Field(primary_key=True)
     position: int
+    copy_of: int | None = None
     condensed: str | None = None
     phase: str | None = None
     round: int | None = None
@@ -469,6 +475,28 @@ class AutoSession(SQLModel, table=True):
     summary: str | None = None
     fallback: bool = False
     by_rule: bool = False
+
+
+class AutoBatch(SQLModel, table=True):
+    """A batch of a run: the sessions from the ordinal `start` on that one stream labels in one round.
+
+    `stream`: which stream labels it; None while none has taken it, where streams take what is next. The lowest round
+    with a batch that is not labelled is how far all streams have come.
+    """
+
+    __tablename__ = "auto_batches"
+    __table_args__ = (
+        Index("auto_batches_open", "workspace_id", "job_key", "number", postgresql_where=text("NOT labelled")),
+    )
+
+    workspace_id: str = Field(primary_key=True)
+    job_key: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    round: int
+    stream: int | None = None
+    start: int
+    count: int
+    labelled: bool = False
 
 
 class AutoLabel(SQLModel, table=True):

@@ -4,16 +4,19 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Select, case, func, select, union_all
+from sqlalchemy import Select, case, extract, func, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from parley.domain.costs import CostLine, Costs
-from parley.storage.tables import UsageLog, UsageTotal
+from parley.domain.requests import Provider
+from parley.storage.tables import Attempt, UsageLog, UsageTotal
 
 # The cost of a usage row as one of the two, 0 as the other.
 CONFIRMED_USD = case((col(UsageLog.confirmed), UsageLog.cost_usd), else_=0)
 UNCERTAIN_USD = case((col(UsageLog.confirmed), 0), else_=UsageLog.cost_usd)
+# A model's speed is that of so many replies.
+REPLIES_OF_A_SPEED = 200
 KINDS = ("provider", "model", "action", "simulated")
 SUMS = ("attempts", "tokens_total", "audio_seconds", "confirmed_usd", "uncertain_usd", "energy_charged")
 
@@ -22,6 +25,39 @@ async def total_usd(tx: AsyncSession, workspace_id: str, job_key: str) -> Decima
     """What a job's attempts have cost in USD, uncertain cost included."""
     of_job = (col(UsageLog.workspace_id) == workspace_id, col(UsageLog.job_key) == job_key)
     return (await tx.execute(select(func.sum(UsageLog.cost_usd)).where(*of_job))).scalar() or Decimal(0)
+
+
+async def tokens_by_step(tx: AsyncSession, workspace_id: str, job_key: str) -> dict[str, int]:
+    """The tokens of a job by the first word of its requests' steps: `{job_key}/{word}-…`."""
+    first = func.split_part(UsageLog.request_id, "/", 2)
+    word = func.split_part(first, "-", 1)
+    query = (
+        select(word, func.sum(UsageLog.tokens_total))
+        .where(col(UsageLog.workspace_id) == workspace_id, col(UsageLog.job_key) == job_key)
+        .group_by(word)
+    )
+    return {name: int(tokens) for name, tokens in (await tx.execute(query)).all()}
+
+
+async def seconds_per_token(tx: AsyncSession, workspace_id: str, provider: Provider, model: str) -> float | None:
+    """The median time of a model's last replies, in seconds per token of the reply. None: none is on record."""
+    seconds = extract("epoch", col(Attempt.ended_at) - col(Attempt.started_at))
+    last = (
+        select((seconds / col(UsageLog.tokens_completion)).label("each"))
+        .join(Attempt, col(Attempt.id) == col(UsageLog.attempt_id))
+        .where(
+            col(UsageLog.workspace_id) == workspace_id,
+            col(UsageLog.provider) == provider.value,
+            col(UsageLog.model) == model,
+            col(UsageLog.outcome) == "settled",
+            col(UsageLog.tokens_completion) > 0,
+        )
+        .order_by(col(UsageLog.created_at).desc())
+        .limit(REPLIES_OF_A_SPEED)
+        .subquery()
+    )
+    median = (await tx.execute(select(func.percentile_cont(0.5).within_group(last.c.each)))).scalar()
+    return None if median is None else float(median)
 
 
 async def costs(

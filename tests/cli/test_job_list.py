@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from parley import Client, InvalidInput
+from parley import Client, InvalidInput, RunEstimate
 from tests.cli.command import Run
 from tests.parts import SAMPLES, SimulatorAdmin
 
@@ -130,22 +130,60 @@ async def test_the_client_lists_and_imports_by_text_path(client: Client, few: Pa
 
 
 async def test_a_run_is_estimated_before_it_starts_and_has_a_budget(parley: Run, few: Path) -> None:
-    ran = await parley("auto-analyze", few, "--budget", "$2.50", "--model", "gpt-4o-mini")
+    ran = await parley("auto-analyze", few, "--max-cost", "$2.50", "--model", "gpt-4o-mini")
     assert ran.code == 0, ran.err
-    assert "with gpt-4o-mini (estimated; at most $2.50, set by --budget)" in ran.err
+    assert "with gpt-4o-mini (estimated; at most $2.50, set by --max-cost)" in ran.err
     assert ran.err.index("estimated") < ran.err.index("auto-analyze/default")
+
+
+async def test_a_limit_that_makes_streams_idle_is_said_before_the_run(parley: Run, few: Path) -> None:
+    ran = await parley("auto-analyze", few, "--streams", "32", "--model", "gpt-4o-mini")
+    assert ran.code == 0, ran.err
+    warning = "openai: with 8 requests a second, some of 32 streams are idle while replies take less than 4 s"
+    assert ran.err.index(warning) < ran.err.index("auto-analyze/default")
 
 
 @pytest.mark.parametrize("amount", ["0", "-1", "1e400", "NaN", "much"])
 async def test_a_budget_that_is_not_an_amount_is_refused(amount: str, parley: Run, few: Path) -> None:
-    ran = await parley("auto-analyze", few, f"--budget={amount}")
-    assert (ran.code, "budget" in ran.err) == (2, True)
+    ran = await parley("auto-analyze", few, f"--max-cost={amount}")
+    assert (ran.code, "max-cost" in ran.err) == (2, True)
     assert await listed(parley) == []
 
 
-async def test_the_estimate_is_near_the_cost_of_the_sample(client: Client) -> None:
+async def test_the_estimate_is_near_what_the_sample_took(client: Client) -> None:
     dataset = await client.import_chats(CHATS)
-    estimate = client.estimate_auto_analyze(dataset, user_id="ann", model="gpt-4o-mini")
+    estimated = await client.estimate_auto_analyze(dataset, user_id="ann", model="gpt-4o-mini")
     report = await (await client.auto_analyze(dataset.dataset_id, user_id="ann", model="gpt-4o-mini")).result()
-    assert estimate is not None
-    assert 0.5 < estimate.estimated_usd / report.costs.confirmed_usd < 2
+    assert estimated is not None
+    assert report.statistics is not None
+    assert 0.8 < estimated.estimated_usd / report.costs.confirmed_usd < 1.4
+    took = report.statistics.tokens_by_phase
+    for phase in estimated.phases:
+        assert 0.4 < (phase.input_tokens + phase.output_tokens) / took[phase.phase] < 2.5, phase
+    assert estimated.minutes is None
+    again = await client.estimate_auto_analyze(dataset, user_id="ann", model="gpt-4o-mini")
+    assert again is not None
+    assert (again.minutes or 0) > 0
+    assert again.warnings == ()
+
+
+async def test_a_dry_run_shows_what_a_run_takes_and_starts_and_stores_nothing(
+    parley: Run, client: Client, few: Path
+) -> None:
+    ran = await parley("auto-analyze", few, "--dry-run", "--model", "gpt-4o-mini", "--streams", "2", "--json")
+    assert ran.code == 0, ran.err
+    found = RunEstimate.model_validate_json(ran.out)
+    assert [one.phase.value for one in found.phases] == ["discovery", "conflict resolution"]
+    assert found.estimated_usd == sum(one.estimated_usd for one in found.phases) > 0
+    shown = await parley("auto-analyze", few, "--dry-run", "--model", "gpt-4o-mini")
+    assert "discovery" in shown.out
+    assert "no reply of gpt-4o-mini is on record" in shown.out
+    assert await listed(parley) == []
+    assert not (await client.import_chats(few)).known
+
+
+async def test_a_dry_run_of_an_invalid_file_names_the_line(parley: Run, tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    path.write_text('{"session_id": 1}\n', encoding="utf-8")
+    ran = await parley("auto-analyze", path, "--dry-run")
+    assert (ran.code, "chats.jsonl: line 1" in ran.err) == (2, True)

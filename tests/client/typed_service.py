@@ -324,9 +324,11 @@ async def coach(client: Client, recording: bytes | None) -> None:
 async def label(client: Client, path: Path) -> None:
     client.check_auto_analyze_options(user_id="ann", streams=4)
     imported: Imported = await client.import_chats(path, skip_invalid=True, on_progress=print)
-    estimate: RunEstimate | None = client.estimate_auto_analyze(imported, user_id="ann", streams=4)
+    estimate: RunEstimate | None = await client.estimate_auto_analyze(imported, user_id="ann", streams=4)
     jobs: list[JobSummary] = await client.jobs(kind="AutoAnalyze", status="running", limit=5)
     print(estimate, jobs)
+    planned: RunEstimate | None = await client.estimate_auto_analyze(path, user_id="ann", skip_invalid=True)
+    print(planned)
     skipped: tuple[Skipped, ...] = imported.skipped
     options: AutoAnalyzeOptions = {
         "provider": Provider.LOCAL,

@@ -1,20 +1,44 @@
 """kill -9 in the middle of a labelling run: it continues, and pays twice at most for requests in flight."""
 
 import json
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
+import pytest
+
+from parley.cli.billed import read_billed
 from parley.domain.auto_analyze.contract import DiscoveryTerms
 from starter.embedded import Addresses
-from tests.faults.scene import scene
+from tests.faults.scene import Scene, scene
 from tests.parts import SAMPLES
 
 STREAMS = 4
+SESSIONS = 120
 
 
+async def reconciled(place: Scene) -> tuple[Decimal, Decimal]:
+    """The dollars of the ledger, confirmed by the simulator's list, and those that are uncertain still."""
+    await place.sweep()
+    listed = place.directory / "billed.json"
+    listed.write_text(json.dumps(await place.simulator.billed()))
+    billed = read_billed(listed)
+    await place.client.reconcile(billed, complete_until=datetime.now(UTC))
+    assert await place.client.audit(billed) == []
+    costs = await place.client.costs()
+    return costs.confirmed_usd, costs.uncertain_usd
+
+
+@pytest.mark.parametrize(
+    ("max_staleness", "after"),
+    [(0, 0.6), (1, 0.8), (2, 0.1), (2, 0.5), (None, 0.5)],
+    ids=["barrier", "a round old", "in discovery", "two rounds old", "continuous"],
+)
 async def test_a_run_that_is_killed_halfway_accounts_for_every_session(
-    stack: Addresses, template: str, tmp_path: Path
+    max_staleness: int | None, after: float, stack: Addresses, template: str, tmp_path: Path
 ) -> None:
-    lines = (SAMPLES / "chats" / "support.jsonl").read_text().splitlines(keepends=True)[:120]
+    """`after`: the share of the requests after which the worker is killed."""
+    lines = (SAMPLES / "chats" / "support.jsonl").read_text().splitlines(keepends=True)[:SESSIONS]
     path = tmp_path / "chats.jsonl"
     path.write_text("".join(lines))
     discovery = DiscoveryTerms(min_sessions=10, max_sessions=10)
@@ -23,7 +47,13 @@ async def test_a_run_that_is_killed_halfway_accounts_for_every_session(
 
         async def start(label: str):
             return await place.client.auto_analyze(
-                imported.dataset_id, user_id="operator", run_name=label, streams=STREAMS, discovery=discovery
+                imported.dataset_id,
+                user_id="operator",
+                run_name=label,
+                streams=STREAMS,
+                sessions_per_stream=4,
+                max_staleness=max_staleness,
+                discovery=discovery,
             )
 
         async def labels(job_id: str) -> list[object]:
@@ -34,7 +64,7 @@ async def test_a_run_that_is_killed_halfway_accounts_for_every_session(
         await undisturbed.result()
         requests = len(await place.simulator.billed())
         job = await start("killed")
-        await place.simulator.requests(at_least=requests + requests // 2)
+        await place.simulator.requests(at_least=requests + round(requests * after))
         worker.kill()
         await worker.wait()
         await place.start_worker()
@@ -42,11 +72,16 @@ async def test_a_run_that_is_killed_halfway_accounts_for_every_session(
 
         assert report.statistics is not None
         assert (report.statistics.labelled, report.statistics.fallbacks) == (len(lines), 0)
-        assert await labels(job.id) == await labels(undisturbed.id)
+        if max_staleness is not None:
+            assert await labels(job.id) == await labels(undisturbed.id)
         states = await place.attempts()
-        billed_twice = len(await place.simulator.billed()) - states.count("settled")
-        assert 0 <= billed_twice <= states.count("lost") <= STREAMS
+        billed = await place.simulator.billed()
+        assert 0 <= len(billed) - states.count("settled") <= states.count("lost") <= STREAMS
         known = {str(row["id"]) for row in await place.query("SELECT id::text FROM attempts")}
-        assert {request["attempt_id"] for request in await place.simulator.billed()} <= known
+        assert {request["attempt_id"] for request in billed} <= known
         assert await place.client.audit() == []
-        assert json.loads(report.model_dump_json())["status"] == "completed"
+        assert report.status == "completed"
+
+        confirmed, uncertain = await reconciled(place)
+        [spent] = await place.query("SELECT sum(cost_usd) AS usd FROM attempts WHERE state <> 'open'")
+        assert (confirmed, uncertain) == (spent["usd"], 0)

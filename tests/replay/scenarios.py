@@ -172,10 +172,19 @@ async def auto_analyze(client: Client, _: SimulatorAdmin) -> str:
 
 async def auto_analyze_stream(client: Client, _: SimulatorAdmin) -> str:
     """One of the streams of a run."""
-    job_id = await labelled(client, 20, streams=2)
+    return await first_stream(client, await labelled(client, 20, streams=2))
+
+
+async def first_stream(client: Client, job_id: str) -> str:
     parent = await client.temporal.get_workflow_handle(job_id).fetch_history()
     started = [event.child_workflow_execution_started_event_attributes for event in parent.events]
     return next(child.workflow_execution.workflow_id for child in started if child.workflow_execution.workflow_id)
+
+
+async def auto_analyze_free_stream(client: Client, _: SimulatorAdmin) -> str:
+    """The stream of a run whose streams take what is next."""
+    job_id = await labelled(client, 30, streams=1, max_staleness=None)
+    return await first_stream(client, job_id)
 
 
 async def housekeeping(client: Client, kind: str) -> str:
@@ -222,6 +231,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     cancelled,
     auto_analyze,
     auto_analyze_stream,
+    auto_analyze_free_stream,
     sweep,
     deliver_events,
     refill_energy,
@@ -246,9 +256,23 @@ DESCRIBED_BY_NAME = {
 }
 
 
+READS_PROGRESS = "auto_analyze.read_progress"
+
+
 def fingerprint(history: WorkflowHistory) -> str:
-    """The commands of the workflow in order, one per line, without results and times."""
-    return "\n".join(filter(None, map(_command, history.events))) + "\n"
+    """The commands of the workflow in order, one per line, without results and times.
+
+    Commands that are repeated while time passes are left out: how many there are depends on the machine.
+    """
+    events = [event for event in history.events if not _reads_progress(event)]
+    commands = [command for event in events if (command := _command(event))]
+    if len(events) < len(history.events):
+        commands = [one for one in commands if not one.startswith("timer")]
+    return "\n".join(commands) + "\n"
+
+
+def _reads_progress(event: Any) -> bool:
+    return READS_PROGRESS in str(event.marker_recorded_event_attributes.details)
 
 
 def _command(event: Any) -> str:

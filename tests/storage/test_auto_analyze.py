@@ -21,7 +21,7 @@ from parley.storage import auto_analyze as runs
 from parley.storage import datasets
 from parley.storage.auto_analyze import Work
 from parley.storage.database import Database
-from parley.storage.tables import AutoLabel, AutoMerge, AutoRun, AutoSession, Dataset
+from parley.storage.tables import AutoBatch, AutoLabel, AutoMerge, AutoRun, AutoSession, Dataset
 
 INTENT, REASON, LOCATION = LabelKind
 ACME, JOB, DATASET = "acme", "job", "dataset"
@@ -76,8 +76,14 @@ class Run:
         round_number: int = 0,
         stream: int = 0,
         phase: Phase = Phase.PARALLEL,
+        ends: int | None = None,
     ) -> int:
-        return await self.call(runs.store_labels, found, phase=phase, round_number=round_number, stream=stream)
+        return (await self.call(runs.store_labels, found, runs.Place(phase, round_number, stream, ends))).new
+
+    async def end(self, number: int, stream: int = 0, *, takes_next: bool = False) -> runs.OpenBatch | None:
+        """Label the last session of a batch, and return what follows from it."""
+        place = runs.Place(Phase.PARALLEL, 1, stream, number, takes_next=takes_next)
+        return (await self.call(runs.store_labels, {11: labels("billing")}, place)).next
 
     async def merge(self, level: int, merged: Mapping[str, str], kind: LabelKind = INTENT) -> None:
         await self.call(runs.store_merges, kind, level, merged)
@@ -130,8 +136,8 @@ class TestOrder:
 
     async def test_sizes_are_in_processing_order(self, run: Run):
         assert await run.call(runs.tokens_from, 0, 3) == [111, 110, 109]
-        assert await run.call(runs.tokens_from, 10, 5) == [101, 100]
-        assert await run.call(runs.tokens_from, 12, 5) == []
+        assert await run.call(runs.tokens_from, 10, 15) == [101, 100]
+        assert await run.call(runs.tokens_from, 12, 15) == []
 
     async def test_sessions_are_loaded_in_processing_order_with_their_content(self, run: Run):
         assert await run.call(runs.load_work, [5, 0]) == [
@@ -167,7 +173,9 @@ class TestOrder:
         monkeypatch.setattr(datasets, "FETCHED_ROWS", 5)
         async with run.database.transaction() as tx:
             facts = await datasets.session_facts(tx, ACME, DATASET)
-        assert facts == [SessionFacts(at, f"s-{at}", 100 + at, KINDS[at % 3], None) for at in range(12)]
+        assert facts == [
+            SessionFacts(at, f"s-{at}", 100 + at, KINDS[at % 3], None, chat(at).transcript_hash) for at in range(12)
+        ]
 
 
 class TestRounds:
@@ -175,10 +183,23 @@ class TestRounds:
         await run.store({0: labels("refund", "approval"), 1: labels("billing")}, round_number=0)
         await run.store({2: labels("address", "approval"), 3: labels("billing", None, "form")}, round_number=1)
         nothing: dict[LabelKind, list[str]] = {INTENT: [], REASON: [], LOCATION: []}
-        assert await run.call(runs.known_labels, 0) == nothing
-        assert await run.call(runs.known_labels, 1) == nothing | {INTENT: ["billing", "refund"], REASON: ["approval"]}
+        assert await run.call(runs.known_labels, up_to=-1) == nothing
+        assert await run.call(runs.known_labels, up_to=0) == nothing | {
+            INTENT: ["billing", "refund"],
+            REASON: ["approval"],
+        }
         later = {INTENT: ["billing", "refund", "address"], REASON: ["approval"], LOCATION: ["form"]}
-        assert await run.call(runs.known_labels, 2) == await run.call(runs.known_labels, 9) == later
+        assert await run.call(runs.known_labels, up_to=1) == await run.call(runs.known_labels) == later
+        newer = {INTENT: ["address"], REASON: [], LOCATION: ["form"]}
+        assert await run.call(runs.known_labels, after=0, up_to=1) == newer
+
+    async def test_the_first_round_of_a_label_is_the_lowest_that_found_it(self, run: Run):
+        """Streams are at different rounds, and a later round may store a label before an earlier one."""
+        assert await run.store({0: labels("refund")}, round_number=5) == 1
+        assert await run.store({1: labels("refund")}, round_number=4) == 0
+        assert await run.store({2: labels("refund")}, round_number=6) == 0
+        assert (await run.call(runs.known_labels, up_to=3))[INTENT] == []
+        assert (await run.call(runs.known_labels, up_to=4))[INTENT] == ["refund"]
 
     async def test_all_found_labels_are_stored(self, run: Run):
         await run.store({4: labels("billing", "approval"), 5: fallback_labels(Containment.AGENT)}, 3, stream=2)
@@ -198,7 +219,7 @@ class TestRounds:
         no_text, fallback = no_text_labels(Containment.AGENT), fallback_labels(Containment.DROP_OFF)
         assert await run.store({0: no_text, 1: fallback}) == 0
         assert await run.store({2: labels("billing"), 3: fallback}) == 1
-        assert (await run.call(runs.known_labels, 1)) == {INTENT: ["billing"], REASON: [], LOCATION: []}
+        assert (await run.call(runs.known_labels, up_to=0)) == {INTENT: ["billing"], REASON: [], LOCATION: []}
         stored = [row.intent for row in (await run.sessions())[:4]]
         assert stored == [no_text.intent, fallback.intent, "billing", fallback.intent]
 
@@ -208,7 +229,7 @@ class TestRounds:
         before = [row.model_dump() for row in await run.sessions()]
         assert await run.store(found) == 0
         assert await run.store(found, round_number=7) == 0
-        assert (await run.call(runs.known_labels, 1))[INTENT] == ["billing", "refund"]
+        assert (await run.call(runs.known_labels, up_to=0))[INTENT] == ["billing", "refund"]
         assert await run.store(found) == 0
         assert [row.model_dump() for row in await run.sessions()] == before
 
@@ -224,10 +245,111 @@ class TestRounds:
             counted = [await asyncio.gather(*(stream(number) for number in range(4))) for _ in range(3)]
         assert [sum(new) for new in counted] == [9, 0, 0]
 
-    async def test_a_batch_of_any_size_takes_a_few_statements(self, run: Run):
-        with statements(run.database) as seen:
-            await run.store({at: labels(f"intent {at}", f"reason {at}", f"place {at}") for at in range(12)})
-        assert len(seen) == 2, seen
+    async def test_a_label_of_an_earlier_round_is_not_written_again(self, run: Run):
+        """Every request gives mostly known labels: writing those would lock their rows and leave dead versions."""
+        await run.store({0: labels("billing", "approval")}, round_number=1)
+        version = text("SELECT xmin, xmax, ctid::text FROM auto_labels ORDER BY kind")
+        async with run.database.transaction() as tx:
+            before = (await tx.execute(version)).all()
+        await run.store({1: labels("billing", "approval")}, round_number=2)
+        async with run.database.transaction() as tx:
+            assert (await tx.execute(version)).all() == before
+
+
+class TestBatches:
+    """Five batches of two streams: rounds 1, 1, 2, 2 and 3."""
+
+    @pytest.fixture
+    async def run(self, run: Run) -> Run:
+        await run.call(runs.store_batches, 2, [2, 2, 2, 2, 1], 2, assign=True)
+        return run
+
+    @pytest.fixture
+    async def free(self, database: Database) -> Run:
+        """The same batches, of which streams take the next."""
+        run = await (await Run(database).import_(12)).begin(list(range(12)))
+        await run.call(runs.store_batches, 2, [2, 2, 2, 2, 1], 2, assign=False)
+        return run
+
+    async def of_stream(self, run: Run, stream: int | None) -> list[tuple[int, int, int, int]]:
+        found = await run.call(runs.open_batches, stream, 10)
+        return [(one.number, one.round, one.start, one.count) for one in found]
+
+    async def test_a_round_has_a_batch_for_each_stream(self, run: Run):
+        assert await self.of_stream(run, 1) == [(0, 1, 2, 2), (2, 2, 6, 2), (4, 3, 10, 1)]
+        assert await self.of_stream(run, 2) == [(1, 1, 4, 2), (3, 2, 8, 2)]
+        await run.call(runs.store_batches, 0, [5, 5], 2, assign=True)
+        assert [number for number, *_ in await self.of_stream(run, None)] == [0, 1, 2, 3, 4]
+
+    async def test_a_batch_is_open_until_its_last_sessions_are_labelled(self, run: Run):
+        await run.store({2: labels("billing")}, 1, 1)
+        assert (await self.of_stream(run, 1))[0][0] == 0
+        await run.store({3: labels("billing")}, 1, 1, ends=0)
+        assert (await self.of_stream(run, 1))[0][0] == 2
+        assert await run.call(runs.progress) == [(1, 2, 5, 2), (2, 1, 4, 0)]
+
+    async def test_the_slowest_stream_is_the_one_that_others_wait_for(self, run: Run):
+        first = runs.OpenBatch(number=0, round=1, stream=1, start=2, count=2)
+        assert await run.call(runs.first_open) == first
+        second = runs.OpenBatch(number=1, round=1, stream=2, start=4, count=2)
+        assert [await run.end(0), await run.end(2), await run.call(runs.first_open)] == [second] * 3
+        third = runs.OpenBatch(number=3, round=2, stream=2, start=8, count=2)
+        assert [await run.end(1), await run.end(4)] == [third] * 2
+        assert [await run.end(3), await run.call(runs.first_open)] == [None] * 2
+
+    async def test_a_stream_takes_one_free_batch_and_no_other_gets_it(self, free: Run):
+        for _ in range(2):  # the step may be repeated
+            await free.call(runs.take_batch, 2)
+        await asyncio.gather(*(free.call(runs.take_batch, stream) for stream in (1, 3)))
+        taken = [await self.of_stream(free, stream) for stream in (1, 2, 3)]
+        assert taken[1] == [(0, 1, 2, 2)]
+        assert sorted(one[0][0] for one in taken) == [0, 1, 2]
+        await free.store({}, ends=0)
+        await free.call(runs.take_batch, 2)
+        assert await self.of_stream(free, 2) == [(3, 2, 8, 2)]
+
+    async def test_a_stream_takes_the_next_batch_with_the_labels_of_its_last_one(self, free: Run):
+        await free.call(runs.take_batch, 2)
+        taken = [await free.end(0, 2, takes_next=True) for _ in range(2)]  # the step may be repeated
+        assert taken == [runs.OpenBatch(number=1, round=1, stream=2, start=4, count=2)] * 2
+        await asyncio.gather(*(free.end(1, 2, takes_next=True), free.call(runs.take_batch, 1)))
+        assert sorted([(await self.of_stream(free, stream))[0][0] for stream in (1, 2)]) == [2, 3]
+        await asyncio.gather(*(free.end(number, number, takes_next=True) for number in (2, 3)))
+        assert await free.end(4, 1, takes_next=True) is None
+
+    async def test_labels_of_a_round_that_is_not_complete_have_no_place_yet(self, run: Run):
+        await run.store({0: labels("billing")}, 0, phase=Phase.DISCOVERY)
+        await run.store({2: labels("refund")}, 1, 1, ends=0)
+        await run.store({6: labels("parcel")}, 2, 1, ends=2)
+        found = await run.call(runs.labels_found, after=0, has_ended=False)
+        assert found == [(INTENT, "billing")]
+        await run.store({4: labels("address")}, 1, 2, ends=1)
+        found = await run.call(runs.labels_found, after=0, has_ended=False)
+        assert found == [(INTENT, "billing"), (INTENT, "address"), (INTENT, "refund")]
+
+    async def test_labels_of_the_discovery_are_those_that_a_reply_gave(self, run: Run):
+        found = {0: labels("billing"), 1: labels("billing", "approval"), 2: fallback_labels(Containment.AGENT)}
+        await run.store(found, 0, phase=Phase.DISCOVERY)
+        await run.store({3: labels("refund")}, 1)
+        found = await run.call(runs.discovered_labels)
+        assert {kind: sorted(map(str, given)) for kind, given in found.items()} == {
+            INTENT: ["billing", "billing"],
+            REASON: ["None", "approval"],
+            LOCATION: ["None", "None"],
+        }
+
+
+class TestCopies:
+    async def test_copies_get_the_labels_of_their_original(self, database: Database):
+        run = await Run(database).import_(4)
+        async with database.transaction() as tx:
+            await runs.begin(tx, run_row(*run.scope), [1, 3, 0, 2], {0: 1, 2: 1})
+        await run.store({0: labels("billing", "approval"), 1: labels("refund")}, 3, stream=2)
+        assert await run.call(runs.copy_labels) == 2
+        rows = await run.sessions()
+        assert [row.copy_of for row in rows] == [None, None, 0, 0]
+        assert [row.intent for row in rows] == ["billing", "refund", "billing", "billing"]
+        assert {(row.transfer_reason, row.round, row.stream) for row in rows[2:]} == {("approval", 3, 2)}
 
 
 class TestMerging:
@@ -469,7 +591,16 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         lambda tx, workspace: runs.labels_found(tx, workspace, JOB, after=0, has_ended=True),
         [],
     ),
-    "auto_analyze.known_labels": (lambda tx, workspace: runs.known_labels(tx, workspace, JOB, 10), NOTHING),
+    "auto_analyze.known_labels": (lambda tx, workspace: runs.known_labels(tx, workspace, JOB), NOTHING),
+    "auto_analyze.discovered_labels": (
+        lambda tx, workspace: runs.discovered_labels(tx, workspace, JOB),
+        {kind: [] for kind in LabelKind},
+    ),
+    "auto_analyze.open_batches": (lambda tx, workspace: runs.open_batches(tx, workspace, JOB, None, 10), []),
+    "auto_analyze.take_batch": (lambda tx, workspace: runs.take_batch(tx, workspace, JOB, 1), None),
+    "auto_analyze.first_open": (lambda tx, workspace: runs.first_open(tx, workspace, JOB), None),
+    "auto_analyze.progress": (lambda tx, workspace: runs.progress(tx, workspace, JOB), []),
+    "auto_analyze.copy_labels": (lambda tx, workspace: runs.copy_labels(tx, workspace, JOB), 0),
     "auto_analyze.store_condensed": (lambda tx, workspace: runs.store_condensed(tx, workspace, JOB, 0, "stolen"), None),
     "auto_analyze.canonical_labels": (lambda tx, workspace: runs.canonical_labels(tx, workspace, JOB, INTENT, 10), {}),
     "auto_analyze.apply_canonical": (
@@ -488,7 +619,12 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "datasets.session_facts": (lambda tx, workspace: datasets.session_facts(tx, workspace, DATASET), []),
 }
 # These create rows of the caller's workspace, with any id.
-CREATES_ROWS = {"auto_analyze.store_labels", "auto_analyze.store_merges", "datasets.save_chats"}
+CREATES_ROWS = {
+    "auto_analyze.store_labels",
+    "auto_analyze.store_batches",
+    "auto_analyze.store_merges",
+    "datasets.save_chats",
+}
 
 
 class TestIsolation:
@@ -505,6 +641,7 @@ class TestIsolation:
     async def theirs(self, run: Run) -> AsyncIterator[Run]:
         """A run with rows in every table. They must not have changed after the test."""
         await run.store({0: labels("billing", "approval"), 1: labels("refund")})
+        await run.call(runs.store_batches, 2, [2, 2], 2, assign=False)
         await run.merge(0, {"refund": "billing"})
         await run.apply()
         before = await self.contents(run)
@@ -512,7 +649,7 @@ class TestIsolation:
         assert await self.contents(run) == before
 
     async def contents(self, run: Run) -> list[Any]:
-        tables = (AutoRun, AutoSession, AutoLabel, AutoMerge, Dataset)
+        tables = (AutoRun, AutoSession, AutoBatch, AutoLabel, AutoMerge, Dataset)
         async with run.database.transaction() as tx:
             queries = [select(table).where(col(table.workspace_id) == ACME) for table in tables]
             rows = [row.model_dump() for query in queries for row in (await tx.execute(query)).scalars()]

@@ -234,6 +234,10 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     ),
     "ledger.journaled": (lambda tx, _: ledger.journaled(tx, THEIRS, "job/step", "what was asked"), None),
     "ledger.fail": (lambda tx, ids: ledger.fail(tx, THEIRS, ids.attempt, FAILURE, TERMS), NotFound),
+    "budgets.change_envelope": (
+        lambda tx, _: budgets.change_envelope(tx, THEIRS, budgets.job_scope(JOB), Decimal(1000)),
+        InvalidInput,
+    ),
     "budgets.lock": (lambda tx, _: budgets.lock(tx, THEIRS, budgets.job_scope(JOB)), False),
     "paid_requests.lock": (lambda tx, _: paid_requests.lock(tx, THEIRS, "job/step"), NotFound),
     "paid_requests.lock_with_attempt": (
@@ -264,6 +268,11 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "energy.reserve_if_possible": (lambda tx, _: energy.reserve_if_possible(tx, THEIRS, USER, 1, "job/step"), 0),
     "jobs.find_jobs": (lambda tx, _: jobs.find_jobs(tx, THEIRS, limit=10), []),
     "jobs.spent_usd": (lambda tx, _: jobs.spent_usd(tx, THEIRS, ["job"]), {}),
+    "usage.tokens_by_step": (lambda tx, _: usage.tokens_by_step(tx, THEIRS, "job"), {}),
+    "usage.seconds_per_token": (
+        lambda tx, _: usage.seconds_per_token(tx, THEIRS, Provider.OPENAI, "gpt-4o-mini"),
+        None,
+    ),
     "usage.total_usd": (lambda tx, _: usage.total_usd(tx, THEIRS, "job"), Decimal(0)),
     "usage.costs": (lambda tx, _: usage.costs(tx, THEIRS, job_key="job", user_id=USER), Costs(lines=())),
     "audit.audit": (lambda tx, _: audit.audit(tx, THEIRS), []),

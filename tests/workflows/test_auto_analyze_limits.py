@@ -137,7 +137,7 @@ class TestRefused:
         self, fault: str, refusals: int, lost: int, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
         for provider in ("openai", "anthropic"):
-            after = 4 if provider == "openai" else 0
+            after = 1 if provider == "openai" else 0
             await simulator.fault(fault, provider=provider, after=after, times=refusals)
         report = await (await start(client, path, chats(12), streams=1, discovery=FOUR)).result()
         statistics = statistics_of(report)
@@ -167,7 +167,7 @@ class TestRefused:
     async def test_a_run_stops_at_an_accounts_limit_without_fallback_labels(
         self, fault: str, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
-        await simulator.fault(fault, provider="openai", times=None, after=6)
+        await simulator.fault(fault, provider="openai", times=None, after=3)
         await simulator.fault(fault, provider="anthropic", times=None)
         job = await start(client, path, chats(40), streams=2, discovery=FOUR)
         with pytest.raises(JobFailed, match=r"(?i)billing") as failed:
@@ -183,7 +183,7 @@ class TestRefused:
         self, fault: str, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
         for provider in ("openai", "anthropic"):
-            await simulator.fault(fault, provider=provider, after=4 if provider == "openai" else 0)
+            await simulator.fault(fault, provider=provider, after=1 if provider == "openai" else 0)
         statistics = statistics_of(await (await start(client, path, chats(12), streams=1, discovery=FOUR)).result())
         assert (statistics.labelled, statistics.fallbacks) == (12, 0)
         assert statistics.retries > 0
@@ -207,7 +207,7 @@ class TestMoney:
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
         """Eight concurrent requests would reserve more than the budget; sequential ones fit into it."""
-        await simulator.fault("slow", provider="openai", times=None, after=8, hold=0.3)
+        await simulator.fault("slow", provider="openai", times=None, after=2, hold=0.3)
         job = await start(client, path, chats(60), budget_usd="0.009")
         report = await job.result()
         statistics = statistics_of(report)
@@ -230,7 +230,7 @@ class TestEndings:
         assert await client.audit() == []
         return statistics
 
-    @pytest.mark.parametrize("requests", [3, 12, 18])
+    @pytest.mark.parametrize("requests", [2, 4, 9])
     async def test_a_cancelled_run_counts_paid_requests(
         self, requests: int, client: Client, path: Path, simulator: SimulatorAdmin, database: Database
     ) -> None:
@@ -247,7 +247,7 @@ class TestEndings:
     async def test_a_run_over_budget_counts_paid_requests(
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
-        job = await start(client, path, chats(200), budget_usd="0.008", streams=4)
+        job = await start(client, path, chats(200), budget_usd="0.008", streams=4, wait_limit_seconds=1)
         with pytest.raises(JobFailed) as failed:
             await job.result()
         assert failed.value.reason == "BudgetExhausted"
@@ -278,7 +278,7 @@ class TestEndings:
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
         for provider in ("openai", "anthropic"):
-            after = 4 if provider == "openai" else 0
+            after = 1 if provider == "openai" else 0
             await simulator.fault("server_error", provider=provider, times=None, after=after)
         job = await start(client, path, chats(40), streams=3, discovery=FOUR)
         async with asyncio.timeout(60):
@@ -288,9 +288,9 @@ class TestEndings:
                     break
                 await asyncio.sleep(0.1)
         assert [(stream.stream, stream.sessions, stream.done) for stream in progress.streams] == [
-            (1, 4, 0),
-            (2, 4, 0),
-            (3, 4, 0),
+            (1, 12, 0),
+            (2, 12, 0),
+            (3, 12, 0),
         ]
         assert all("waiting for a provider" in stream.waiting for stream in progress.streams)
         parent = client.temporal.get_workflow_handle(job.id)

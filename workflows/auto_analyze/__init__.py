@@ -1,1 +1,1 @@
-"""`AutoAnalyze`: `job` runs the phases, `rounds` runs the parallel streams, `batches` labels one batch."""
+"""`AutoAnalyze`: `job` runs the phases, `parallel` starts the streams, `stream` is one, `batches` labels one batch."""

@@ -64,21 +64,35 @@ def refusal_of(error: NoProviderServed) -> str:
 
 
 class BatchLabeller:
-    """Labels batches for one stream. `report` has the counters so far, also where a batch ends early."""
+    """Labels batches, one after the other. `report` has the counters so far, also where a batch ends early.
 
-    def __init__(self, job: Job, candidates: Sequence[Candidate], phase: Phase, stream: int, on_wait: OnWait) -> None:
+    `next_batch`: the batch that the stream has taken with the labels of this one.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        candidates: Sequence[Candidate],
+        phase: Phase,
+        on_wait: OnWait,
+        wait_for_stream: Callable[[int, timedelta], Awaitable[None]] | None = None,
+    ) -> None:
+        """`wait_for_stream`: waits for another stream, after so long a wait already. Only streams need it."""
         self._job, self._candidates, self._phase = job, candidates, phase
-        self._stream, self._on_wait = stream, on_wait
-        self.report = BatchReport(stream=stream, round=0)
+        self._on_wait, self._wait_for_stream = on_wait, wait_for_stream
+        self._takes_next = wait_for_stream is not None and job.input.takes_what_is_next
+        self.report = BatchReport()
+        self.next_batch: Batch | None = None
+        self._idle = timedelta(0)
         self._pending: deque[SubBatch] = deque()
         self._unlabelled: list[int] = []
 
-    async def label(self, round_number: int, batch: Batch) -> BatchReport:
+    async def label(self, batch: Batch) -> BatchReport:
         """Label every session of the batch, by a reply or by the marked fallback."""
         started = workflow.now()
-        self.report = BatchReport(stream=self._stream, round=round_number)
-        ordinals = tuple(range(batch.start, batch.start + batch.count))
-        self._pending = deque([SubBatch(ordinals, sized_for=self._candidates[0].model)])
+        self.report, self.next_batch = BatchReport(), None
+        self._idle, self._batch = timedelta(0), batch
+        self._pending = deque([SubBatch(batch.ordinals, sized_for=self._candidates[0].model)])
         self._unlabelled = []
         while self._pending:
             left = await self._label_sub_batch(self._pending[0])
@@ -86,7 +100,8 @@ class BatchLabeller:
             self._pending += left.sub_batches
             self._unlabelled += left.unlabelled
         await self._apply_fallback(self._unlabelled)
-        self.report = self.report.model_copy(update={"seconds": (workflow.now() - started).total_seconds()})
+        busy = workflow.now() - started - self._idle
+        self.report = self.report.model_copy(update={"seconds": busy.total_seconds()})
         return self.report
 
     async def finish_with_fallback(self) -> BatchReport:
@@ -107,13 +122,29 @@ class BatchLabeller:
         return left
 
     async def _classify(self, sub_batch: SubBatch) -> ClassifyOutcome:
+        """Request labels, once all streams have found those that the request must contain."""
+        while True:
+            outcome = await self._classify_once(sub_batch)
+            self._idle += timedelta(seconds=outcome.waited_seconds)
+            if outcome.waits_for is None or self._wait_for_stream is None:
+                return outcome
+            raise_if_cancelled()
+            started = workflow.now()
+            await self._wait_for_stream(outcome.waits_for, self._idle)
+            self._idle += workflow.now() - started
+
+    async def _classify_once(self, sub_batch: SubBatch) -> ClassifyOutcome:
+        is_last = len(self._pending) == 1 and not self._unlabelled
+
         def step(candidate: Candidate) -> tuple[Any, ClassifyStep]:
             return LabellingActivities.classify, ClassifyStep(
                 job=self._job,
                 candidate=candidate,
                 phase=self._phase,
-                round=self.report.round,
-                stream=self._stream,
+                round=self._batch.round,
+                stream=self._batch.stream,
+                ends=self._batch.number if is_last else None,
+                takes_next=self._takes_next,
                 ask=sub_batch.ask,
                 ordinals=sub_batch.ordinals,
                 sized_for=sub_batch.sized_for,
@@ -136,7 +167,12 @@ class BatchLabeller:
 
         def step(candidate: Candidate) -> tuple[Any, CondenseStep]:
             return LabellingActivities.condense, CondenseStep(
-                job=self._job, candidate=candidate, ordinal=ordinal, sized_for=sized_for
+                job=self._job,
+                candidate=candidate,
+                phase=self._phase,
+                round=self._batch.round,
+                ordinal=ordinal,
+                sized_for=sized_for,
             )
 
         try:
@@ -160,8 +196,10 @@ class BatchLabeller:
             FallbackStep(
                 job=self._job,
                 phase=self._phase,
-                round=self.report.round,
-                stream=self._stream,
+                round=self._batch.round,
+                stream=self._batch.stream,
+                ends=self._batch.number,
+                takes_next=self._takes_next,
                 ordinals=tuple(ordinals),
             ),
             summary=f"fallback labels for {len(ordinals)} sessions",
@@ -179,8 +217,9 @@ class BatchLabeller:
         raise_if_cancelled()
 
     def _add_labels(self, outcome: ClassifyOutcome) -> None:
-        report = self.report
+        report, self.next_batch = self.report, outcome.next_batch
         counted = {
+            "left_out": max(report.left_out, outcome.left_out),
             "labelled": report.labelled + outcome.labelled,
             "new_labels": report.new_labels + outcome.new_labels,
             "invented": report.invented + outcome.invented,

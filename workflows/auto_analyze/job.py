@@ -1,17 +1,24 @@
 """`AutoAnalyze`: label chat sessions consistently, in segments that continue as new with no child workflow open."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from decimal import Decimal
 from typing import NoReturn
 
 from temporalio import workflow
-from temporalio.exceptions import FailureError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from activities.auto_analyze.runs import RunActivities
     from parley import visibility
+    from parley.domain.auto_analyze.batching import discovery_round, discovery_rounds, discovery_width
     from parley.domain.auto_analyze.contract import (
+        FINISH,
+        PAUSE,
+        RESUME,
         WORKFLOW,
         AutoAnalyzeInput,
         AutoAnalyzeProgress,
@@ -19,31 +26,38 @@ with workflow.unsafe.imports_passed_through():
         Batch,
         BatchReport,
         CloseStep,
+        CopyLabels,
+        FinishRun,
         FinishStep,
         Job,
         LabelKind,
+        PauseRun,
         Phase,
+        ResumeRun,
+        RunControls,
         RunSnapshot,
+        SetBudget,
         StreamWaiting,
     )
-    from parley.domain.errors import InvalidInput, ParleyError
+    from parley.domain.auto_analyze.sampling import SATURATED
+    from parley.domain.errors import BudgetExhausted, InvalidInput, ParleyError
     from parley.failures import reason_of
     from workflows.auto_analyze.batches import BatchLabeller
     from workflows.auto_analyze.conflicts import ConflictResolver
-    from workflows.auto_analyze.rounds import Rounds
+    from workflows.auto_analyze.parallel import ParallelStreams
     from workflows.auto_analyze.run_state import RunState, history_is_long
     from workflows.fallback import raise_if_cancelled
-    from workflows.policies import BULK_STEP
+    from workflows.policies import BULK_STEP, LOCAL_STEP
 
 
 @workflow.defn(name=WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
 class AutoAnalyze:
-    """Discover labels on a sample, label the rest in synchronized streams, merge duplicate labels."""
+    """Discover labels on a sample, label the rest in parallel streams, merge duplicate labels."""
 
     def __init__(self) -> None:
         self._state = RunState()
-        self._rounds: Rounds | None = None
-        self._labeller: BatchLabeller | None = None
+        self._streams: ParallelStreams | None = None
+        self._labellers: list[BatchLabeller] = []
 
     @workflow.run
     async def run(self, start: AutoAnalyzeInput | None = None) -> AutoAnalyzeResult:
@@ -76,10 +90,30 @@ class AutoAnalyze:
     def get_progress(self) -> AutoAnalyzeProgress:
         return self._state.progress()
 
-    @workflow.signal
-    def round_done(self, report: BatchReport) -> None:
-        """A stream has finished its batch, or reports what it used before it ends."""
-        self._state.record_report(report)
+    @workflow.update(name=PAUSE)
+    async def pause(self, _: PauseRun) -> RunControls:
+        """Start no further request. Those in flight are finished."""
+        self._state.pause()
+        return self._state.controls
+
+    @workflow.update(name=RESUME)
+    async def resume(self, given: ResumeRun) -> RunControls:
+        """Go on, with a new budget if one is given.
+
+        Raises:
+            InvalidInput: the new budget is less than what is spent and reserved.
+        """
+        await workflow.wait_condition(lambda: self._state.has_begun)
+        if given.budget_usd is not None:
+            await self._set_budget(given.budget_usd)
+        self._state.resume(given.budget_usd)
+        return self._state.controls
+
+    @workflow.update(name=FINISH)
+    async def finish(self, _: FinishRun) -> RunControls:
+        """Label no further session: merge the labels that there are, and end as completed."""
+        self._state.finish_now()
+        return self._state.controls
 
     @workflow.signal
     def stream_waiting(self, notice: StreamWaiting) -> None:
@@ -87,12 +121,58 @@ class AutoAnalyze:
         self._state.record_waiting(notice)
 
     async def _analyse(self) -> AutoAnalyzeResult:
-        if self._state.discovery_pending:
-            await self._discover()
-        if self._state.labelling_pending:
-            await self._label_in_rounds()
-        await self._resolve_conflicts()
+        await self._within_budget(self._discover)
+        await self._within_budget(self._label_in_streams)
+        await self._copy_labels()
+        await self._within_budget(self._resolve_conflicts)
+        await self._merge()
         return await self._finish()
+
+    async def _within_budget(self, phase: Callable[[], Awaitable[None]]) -> None:
+        """Run a phase. If the budget is used up, park until an operator raises it, or lets the run finish.
+
+        A phase that runs again repeats no paid request: its requests have the same ids.
+
+        Raises:
+            ApplicationError: nobody did within the wait limit; its type is `BudgetExhausted`.
+        """
+        while True:
+            await workflow.wait_condition(lambda: not self._state.paused)
+            try:
+                await phase()
+            except ApplicationError as error:
+                if error.type != BudgetExhausted.__name__:
+                    raise
+                await self._park(error)
+                if not self._state.finishing:
+                    continue
+                if self._state.phase is Phase.CONFLICTS:
+                    self._state.add_warning(f"some labels stay unmerged: {error.message}")
+            if not self._state.paused:
+                return
+
+    async def _park(self, error: ApplicationError) -> None:
+        """Wait until the run is resumed, or is to finish."""
+        if self._state.finishing:
+            return
+        self._state.park(str(error.message))
+        try:
+            await workflow.wait_condition(
+                lambda: not self._state.over_budget, timeout=timedelta(seconds=self._job.input.wait_limit_seconds)
+            )
+        except TimeoutError:
+            raise error from None
+
+    async def _set_budget(self, budget_usd: Decimal) -> None:
+        """Set what the run may spend now: merging has its part only when it begins."""
+        merges = self._state.phase in (Phase.CONFLICTS, Phase.FINISH)
+        step = SetBudget(job=self._job, budget_usd=budget_usd - (0 if merges else self._state.plan.set_aside_usd))
+        try:
+            await workflow.execute_local_activity_method(
+                RunActivities.set_budget, step, summary=f"a budget of ${budget_usd}", **LOCAL_STEP
+            )
+        except ActivityError as error:
+            raise error.cause or error from None
 
     async def _begin(self, snapshot: RunSnapshot | None) -> None:
         """Plan the run, or go on where the previous segment ended."""
@@ -106,68 +186,132 @@ class AutoAnalyze:
         self._state.begin(self._job.input, plan)
 
     async def _discover(self) -> None:
-        """Phase 1: label the sample one session at a time, each with the labels found so far."""
-        self._state.start_phase(Phase.DISCOVERY)
-        labeller = self._make_labeller(Phase.DISCOVERY)
-        while self._state.discovery_pending:
-            ordinal = self._state.next_ordinal
-            report = await labeller.label(self._state.next_round, Batch(start=ordinal, count=1))
-            self._state.complete_round([report], ordinal + 1)
-            if history_is_long():
-                self._continue_as_new()
+        """Phase 1: label the sample in rounds of a few requests, each with the labels of all earlier rounds.
 
-    async def _label_in_rounds(self) -> None:
-        """Phase 2: rounds of parallel streams, a segment of them at a time."""
+        It ends early when new labels have become rare; the streams label what is left of the sample.
+        """
+        state = self._state
+        if not state.discovery_pending:
+            return
+        state.start_phase(Phase.DISCOVERY)
+        sizes = state.plan.discovery_cuts
+        rounds = discovery_rounds(len(sizes))
+        while state.discovery_pending and not state.is_held:
+            done = sum(map(discovery_width, range(state.discovery_steps)))
+            batches = discovery_round(sizes[done:], state.discovery_steps, state.next_ordinal, rounds)
+            reports = await self._label_at_once(batches)
+            state.complete_discovery_round(reports, batches[-1].start + batches[-1].count)
+            if await self._is_saturated():
+                break
+            if history_is_long():
+                await self._continue_as_new()
+        if not state.is_held:
+            state.complete_discovery()
+
+    async def _label_at_once(self, batches: Sequence[Batch]) -> list[BatchReport]:
+        """Label batches at the same time. Those that the budget allows only one by one are labelled one by one."""
+        labellers = [self._make_labeller(Phase.DISCOVERY) for _ in batches]
+        self._labellers = labellers
+        labelling = [labeller.label(batch) for labeller, batch in zip(labellers, batches, strict=True)]
+        results = await asyncio.gather(*labelling, return_exceptions=True)
+        reports: list[BatchReport] = []
+        for labeller, batch, result in zip(labellers, batches, results, strict=True):
+            if isinstance(result, ApplicationError) and result.type == BudgetExhausted.__name__:
+                reports.append(labeller.report.plus(await labeller.label(batch)))
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                reports.append(result)
+        self._labellers = []
+        return reports
+
+    async def _is_saturated(self) -> bool:
+        """Whether discovery has found nearly all labels, as far as its sample can tell."""
+        state = self._state
+        if not state.plan.least <= state.next_ordinal < state.plan.discovery:
+            return False
+        found = await workflow.execute_local_activity_method(
+            RunActivities.measure_saturation, self._job, summary="how rare new labels are", **LOCAL_STEP
+        )
+        raise_if_cancelled()
+        return found.coverage >= SATURATED
+
+    async def _label_in_streams(self) -> None:
+        """Phase 2: parallel streams, a segment of them at a time."""
+        state = self._state
+        if state.next_ordinal >= state.plan.requested or state.kinds_resolved or state.finishing:
+            return
         self._state.start_phase(Phase.PARALLEL)
-        self._rounds = Rounds(self._job, self._state, self._make_labeller)
-        if self._state.degraded:
-            await self._rounds.run_sequential()
-        else:
-            await self._rounds.run_parallel()
-        if self._state.labelling_pending:
-            self._continue_as_new()
+        self._streams = ParallelStreams(self._job, self._state, self._make_labeller)
+        if await self._streams.label() or state.finishing:
+            return
+        await workflow.wait_condition(lambda: not state.paused)
+        await self._continue_as_new()
+
+    async def _copy_labels(self) -> None:
+        """Sessions with the same transcript have the same labels."""
+        if not self._state.plan.copies:
+            return
+        copied = await workflow.execute_activity_method(
+            RunActivities.copy_labels, CopyLabels(job=self._job), summary="labels of copies", **BULK_STEP
+        )
+        raise_if_cancelled()
+        self._state.complete_copies(copied.labelled)
 
     async def _resolve_conflicts(self) -> None:
-        """Phase 3: merge labels with the same meaning."""
-        self._state.start_phase(Phase.CONFLICTS)
+        """Phase 3: compare labels for equal meaning, with the part of the budget that was set aside."""
+        if self._state.phase is not Phase.CONFLICTS:
+            self._state.start_phase(Phase.CONFLICTS)
+            await self._set_budget(self._state.budget_usd)
         resolver = ConflictResolver(self._job, self._state)
         for kind in [*LabelKind][self._state.kinds_resolved :]:
+            if self._state.paused:
+                return
             if history_is_long():
-                self._continue_as_new()
+                await self._continue_as_new()
             await resolver.resolve(kind)
             self._state.complete_kind()
-        await resolver.apply()
+
+    async def _merge(self) -> None:
+        """Write the canonical labels to all sessions."""
+        await ConflictResolver(self._job, self._state).apply()
 
     async def _finish(self) -> AutoAnalyzeResult:
         self._state.start_phase(Phase.FINISH)
+        left = self._state.plan.sessions - self._state.sessions_done
+        if self._state.finishing and left:
+            self._state.add_warning(f"{left} sessions have no labels: an operator let the run finish before")
+        await workflow.wait_condition(workflow.all_handlers_finished)
         statistics = await workflow.execute_activity_method(
             RunActivities.finish,
             FinishStep(job=self._job, statistics=self._state.statistics()),
             summary="store the statistics",
             **BULK_STEP,
         )
+        self._state.set_ended(statistics)
         visibility.record_end("completed", cost_usd=statistics.cost_usd)
         return AutoAnalyzeResult(job_key=self._job.job_key, status="completed", statistics=statistics)
 
     async def _close(self, error: BaseException) -> None:
         """End early: stop the streams, count what they used, and keep the labels that are stored."""
         status = "cancelled" if is_cancelled_exception(error) else "failed"
-        if self._rounds is not None:
-            await self._rounds.stop()
-        self._state.interrupt_round(self._labeller.report if self._labeller else None)
+        if self._streams is not None:
+            await self._streams.stop()
+        self._state.add_reports([labeller.report for labeller in self._labellers])
+        self._state.end_early()
         statistics = await workflow.execute_activity_method(
             RunActivities.close,
             CloseStep(job=self._job, status=status, reason=reason_of(error), statistics=self._state.statistics()),
             summary=f"mark as {status}",
             **BULK_STEP,
         )
+        self._state.set_ended(statistics)
         visibility.record_end(status, cost_usd=statistics.cost_usd)
 
-    def _make_labeller(self, phase: Phase, stream: int = 0) -> BatchLabeller:
-        """A labeller for batches that the run labels itself, in place of a stream."""
-        candidates = self._state.plan.candidates
-        self._labeller = BatchLabeller(self._job, candidates, phase, stream, self._state.wait_for_provider)
-        return self._labeller
+    def _make_labeller(self, phase: Phase) -> BatchLabeller:
+        """A labeller for batches that the run labels itself."""
+        return BatchLabeller(self._job, self._state.plan.candidates, phase, self._state.wait_for_provider)
 
-    def _continue_as_new(self) -> NoReturn:
+    async def _continue_as_new(self) -> NoReturn:
+        await workflow.wait_condition(workflow.all_handlers_finished)
         workflow.continue_as_new(self._job.input.model_copy(update={"snapshot": self._state.snapshot()}))

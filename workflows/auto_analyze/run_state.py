@@ -1,25 +1,28 @@
 """The state of an `AutoAnalyze` run: its position, its counters, and the progress that it shows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Literal
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from parley import visibility
+    from parley.domain.auto_analyze.batching import discovery_width
     from parley.domain.auto_analyze.contract import (
         AppliedConflicts,
         AutoAnalyzeInput,
         AutoAnalyzeProgress,
-        Batch,
         BatchReport,
-        BatchStatus,
         LabelKind,
         Phase,
         Plan,
+        PlannedBatches,
+        RunControls,
+        RunProgress,
         RunSnapshot,
         Statistics,
         StepUsage,
@@ -41,8 +44,8 @@ class RunState:
     """What a run knows of itself. The fields of `RunSnapshot` pass from segment to segment; the others do not.
 
     `last_warnings` holds the newest texts, `warnings` counts all. `busy_seconds` is the time that streams spent on
-    batches, `capacity_seconds` the time that they had. `reports` are those of the current round by stream, and
-    `interrupted` those of streams that ended before their batch did.
+    batches, `capacity_seconds` the time that they had. `discovery_steps` counts the rounds of the discovery, and
+    `discovered` its sessions, once it has ended. `next_ordinal` is the next session of the discovery.
     """
 
     started_at: datetime = field(default_factory=workflow.now)
@@ -50,13 +53,18 @@ class RunState:
     parallel_streams: int = 1
     debug: bool = False
 
-    next_round: int = 1
+    discovery_steps: int = 0
     next_ordinal: int = 0
+    discovered: int = 0
+    planned: PlannedBatches | None = None
+    sequential: bool = False
     kinds_resolved: int = 0
     refused_in_a_row: int = 0
+    paused: bool = False
+    finishing: bool = False
+    budget_usd: Decimal = Decimal(0)
 
     rounds: int = 0
-    sync_points: int = 0
     busy_seconds: float = 0.0
     capacity_seconds: float = 0.0
     retries: int = 0
@@ -65,32 +73,34 @@ class RunState:
     invented: int = 0
     refused: int = 0
     new_labels: int = 0
+    labels_left_out: int = 0
     conflicts_found: int = 0
     unmerged_chunks: int = 0
     canonical_labels: dict[LabelKind, int] = field(default_factory=dict[LabelKind, int])
     canonical_mappings: dict[LabelKind, int] = field(default_factory=dict[LabelKind, int])
-    tokens_by_phase: dict[Phase, int] = field(default_factory=dict[Phase, int])
+    tokens: int = 0
     cost_usd: Decimal = Decimal(0)
     warnings: int = 0
     last_warnings: tuple[str, ...] = ()
 
     phase: Phase = Phase.PREPARE
     phase_started_at: datetime = field(default_factory=workflow.now)
-    phase_first_ordinal: int = 0
+    phase_first_done: int = 0
+    labelled_by_streams: int = 0
     rate: float = 0.0
     seconds_left: float | None = None
     note: str = ""
+    over_budget: str = ""
     streams: dict[int, StreamProgress] = field(default_factory=dict[int, StreamProgress])
-    reports: dict[int, BatchReport] = field(default_factory=dict[int, BatchReport])
-    interrupted: dict[int, BatchReport] = field(default_factory=dict[int, BatchReport])
 
     # Start, and continue as new.
 
     def begin(self, given: AutoAnalyzeInput, plan: Plan) -> None:
         """Start with the first segment."""
         self.parallel_streams, self.debug = given.streams, given.debug
-        self.plan, self.started_at = plan, workflow.now()
-        self.next_round = 1 - plan.discovery  # so that the first round of the streams is 1
+        self.plan, self.started_at, self.budget_usd = plan, workflow.now(), given.budget_usd
+        for warning in plan.warnings:
+            self.add_warning(warning)
 
     def restore(self, given: AutoAnalyzeInput, snapshot: RunSnapshot) -> None:
         """Go on where the previous segment ended."""
@@ -103,70 +113,123 @@ class RunState:
         return RunSnapshot.model_validate({name: getattr(self, name) for name in RunSnapshot.model_fields})
 
     @property
-    def discovery_pending(self) -> bool:
-        return self.next_ordinal < self.plan.discovery
+    def has_begun(self) -> bool:
+        return self.plan is not NO_PLAN
 
     @property
-    def labelling_pending(self) -> bool:
-        return self.next_ordinal < self.plan.sessions
+    def is_held(self) -> bool:
+        """Whether no further session is labelled now."""
+        return self.paused or self.finishing
 
-    # Phases and rounds.
+    @property
+    def controls(self) -> RunControls:
+        return RunControls(held=self._held, finishing=self.finishing, budget_usd=self.budget_usd)
+
+    @property
+    def _held(self) -> Literal["", "paused", "budget"]:
+        return "paused" if self.paused else "budget" if self.over_budget else ""
+
+    @property
+    def discovery_pending(self) -> bool:
+        return self.next_ordinal < self.plan.discovery and not self.discovered
+
+    @property
+    def sessions_done(self) -> int:
+        return self.next_ordinal + self.labelled_by_streams
+
+    # Phases, and what is labelled in them.
 
     def start_phase(self, phase: Phase) -> None:
         visibility.record(visibility.PHASE, phase.value)
-        self.phase, self.phase_started_at, self.phase_first_ordinal = phase, workflow.now(), self.next_ordinal
-        self.streams = {}
+        self.phase, self.phase_started_at, self.phase_first_done = phase, workflow.now(), self.sessions_done
+        self.streams, self.note = {}, ""
         self._update()
 
-    def start_round(self, batches: Mapping[int, Batch]) -> None:
-        """Each stream has its batch."""
-        self.streams = {number: StreamProgress(stream=number, sessions=batches[number].count) for number in batches}
-        self._update()
-
-    def complete_round(self, reports: Sequence[BatchReport], next_ordinal: int, *, parallel: bool = False) -> None:
-        """Count the reports of a round, and move to the next one. `parallel`: it was a round of the streams.
+    def complete_discovery_round(self, reports: Sequence[BatchReport], next_ordinal: int) -> None:
+        """Count the reports of a round of the discovery.
 
         Raises:
             ApplicationError: `MAX_REFUSED_IN_A_ROW` sessions in a row were refused; its type is `BadRequest`.
         """
-        self.reports.clear()
-        slowest = max((report.seconds for report in reports), default=0.0)
-        if parallel:
-            self.busy_seconds += sum(report.seconds for report in reports)
-            self.capacity_seconds += slowest * self.parallel_streams
-            self.rounds += 1
-            self.sync_points += 1
-        self.next_ordinal = next_ordinal
-        self.next_round += 1
-        self.note = ""
-        self._add_reports(reports)
+        self.next_ordinal, self.note = next_ordinal, ""
+        self.discovery_steps += 1
+        self.add_reports(reports)
         if self.debug:
+            workflow.logger.info("discovery: %s sessions done, %s labels", next_ordinal, self.new_labels)
+        self.refused_in_a_row = refused_in_a_row(self.refused_in_a_row, reports)
+
+    def complete_discovery(self) -> None:
+        """The sample is labelled, or enough of it. What is left of it is labelled by the streams."""
+        self.discovered = self.next_ordinal
+
+    def show_streams(self, progress: RunProgress) -> None:
+        """What the streams have done, by the database."""
+        if self.debug and progress.rounds > self.rounds:
             workflow.logger.info(
-                "%s: %s sessions done, %s labels, slowest %.1f s",
-                f"round {self.rounds}" if parallel else "discovery", next_ordinal, self.new_labels, slowest,
+                "round %s: %s sessions done, %s labels",
+                progress.rounds, self.next_ordinal + progress.labelled, progress.new_labels,
             )  # fmt: skip
-        self._fail_if_all_refused(reports)
+        self.add_left_out(progress.left_out)
+        self.labelled_by_streams, self.rounds = progress.labelled, progress.rounds
+        self.new_labels, self.tokens, self.cost_usd = progress.new_labels, progress.tokens, progress.cost_usd
+        self.streams = {row[0]: self._stream(*row) for row in progress.streams}
+        self._update()
 
-    def interrupt_round(self, own: BatchReport | None) -> None:
-        """Count what was done in a round that is cut short, by the report of each stream with the most tokens.
+    def _stream(self, number: int, round_number: int, sessions: int, done: int) -> StreamProgress:
+        """A stream as it is now. What it waited for is over once it has labelled more."""
+        before = self.streams.get(number)
+        waiting = before.waiting if before and before.done == done else ""
+        return StreamProgress(stream=number, round=round_number, sessions=sessions, done=done, waiting=waiting)
 
-        `own`: the report of the batch that the run itself was labelling, if it was.
-        """
-        reports = [*self.reports.values(), *self.interrupted.values(), *([own] if own else [])]
-        current = [report for report in reports if report.round == self.next_round]
-        by_stream = {report.stream: report for report in sorted(current, key=lambda report: report.tokens)}
-        self._add_reports([*by_stream.values()])
+    def complete_copies(self, copied: int) -> None:
+        """So many copies have their labels."""
+        self.labelled_by_streams += copied
+        self._update()
+
+    def add_capacity(self, seconds: float, streams: int) -> None:
+        self.capacity_seconds += seconds * streams
+
+    def end_early(self) -> None:
+        """Nothing more will be labelled."""
         self.seconds_left = None
+        self._show()
+
+    def set_ended(self, statistics: Statistics) -> None:
+        """Show what the database has counted."""
+        self.cost_usd, self.tokens = statistics.cost_usd, sum(statistics.tokens_by_phase.values())
         self._show()
 
     def complete_kind(self) -> None:
         """The labels of one more kind are compared."""
         self.kinds_resolved += 1
 
+    # What an operator changes, at any time.
+
+    def pause(self) -> None:
+        self.paused = True
+        self._show()
+
+    def resume(self, budget_usd: Decimal | None) -> None:
+        """Go on. `budget_usd`: the new budget; None: as before."""
+        self.paused, self.over_budget = False, ""
+        self.budget_usd = budget_usd or self.budget_usd
+        self.sequential = self.degraded
+        self._update()
+
+    def finish_now(self) -> None:
+        """Label no further session."""
+        self.finishing, self.paused, self.over_budget = True, False, ""
+        self._show()
+
+    def park(self, problem: str) -> None:
+        """The budget is used up: nothing goes on until it is raised, or the run is to finish."""
+        self.over_budget = problem
+        self._show()
+
     # Counters.
 
     def add_usage(self, usage: StepUsage) -> None:
-        self.tokens_by_phase[self.phase] = self.tokens_by_phase.get(self.phase, 0) + usage.tokens
+        self.tokens += usage.tokens
         self.cost_usd += usage.cost_usd
         self._update()
 
@@ -187,25 +250,27 @@ class RunState:
         """Count a stream that failed. After `tolerated` failures the rest is labelled sequentially."""
         self.stream_failures += 1
         self.degraded = self.degraded or self.stream_failures >= tolerated
+        self.sequential = self.sequential or self.degraded
         self.add_warning(f"a stream failed: {problem}" + ("; going on in sequence" if self.degraded else ""))
+
+    def add_left_out(self, count: int) -> None:
+        """Count known labels that a request has no room for. The first time is a warning."""
+        if count > self.labels_left_out:
+            is_first, self.labels_left_out = self.labels_left_out == 0, count
+            if is_first:
+                self.add_warning(self._left_out)
 
     def add_warning(self, warning: str) -> None:
         self.last_warnings = (*self.last_warnings, warning[:WARNING_CHARACTERS])[-MAX_WARNINGS:]
         self.warnings += 1
         self._update()
 
-    # What happens within a round. Signals come at any time, so these change only reports and what is shown.
-
-    def record_report(self, report: BatchReport) -> None:
-        if report.status is BatchStatus.STOPPED:
-            self.interrupted[report.stream] = report
-            return
-        self.reports[report.stream] = report
-        self._show_stream(report.stream, done=report.labelled, waiting="")
+    # Signals come at any time, so these change only what is shown.
 
     def record_waiting(self, notice: StreamWaiting) -> None:
-        if notice.stream in self.streams:
-            self._show_stream(notice.stream, done=self.streams[notice.stream].done, waiting=notice.waiting)
+        before = self.streams.get(notice.stream, StreamProgress(stream=notice.stream, sessions=0))
+        self.streams[notice.stream] = before.model_copy(update={"waiting": notice.waiting})
+        self._show()
 
     def wait_for_provider(self, problems: str, pause: timedelta) -> None:
         """The run itself waits for a provider."""
@@ -218,11 +283,13 @@ class RunState:
         """The counters of the run. Counts of sessions and labels come from the database as the run ends."""
         utilisation = self.busy_seconds / self.capacity_seconds if self.capacity_seconds else 0.0
         return Statistics(
-            discovery_sessions=min(self.next_ordinal, self.plan.discovery),
+            discovery_sessions=self.next_ordinal,
+            copies=self.plan.copies,
+            labels_left_out=self.labels_left_out,
             refused=self.refused,
             rounds=self.rounds,
-            sync_points=self.sync_points,
-            stream_utilisation=round(utilisation, 3),
+            sync_points=self.rounds,
+            stream_utilisation=round(min(utilisation, 1.0), 3),
             retries=self.retries,
             stream_failures=self.stream_failures,
             degraded=self.degraded,
@@ -232,74 +299,99 @@ class RunState:
             conflicts_found=self.conflicts_found,
             conflicts_resolved=sum(self.canonical_mappings.values()),
             unmerged_chunks=self.unmerged_chunks,
-            tokens_by_phase=self.tokens_by_phase,
             warnings=self.last_warnings,
         )
 
     def progress(self) -> AutoAnalyzeProgress:
         return AutoAnalyzeProgress(
             phase=self.phase,
-            discovery_total=self.plan.discovery,
+            discovery_total=self.discovered or self.plan.discovery,
             sessions_total=self.plan.sessions,
-            sessions_done=self.next_ordinal,
+            sessions_done=self.sessions_done,
             rounds=self.rounds,
             streams=tuple(self.streams.values()),
             new_labels=self.new_labels,
-            tokens=sum(self.tokens_by_phase.values()),
+            tokens=self.tokens,
             cost_usd=self.cost_usd,
             rate=self.rate,
             seconds_left=self.seconds_left,
             degraded=self.degraded,
             warnings=self.warnings,
-            note=self.note,
+            held=self._held,
+            note=self._held_note() or self.note or self._lasting_note(),
         )
 
-    def _add_reports(self, reports: Sequence[BatchReport]) -> None:
+    def add_reports(self, reports: Sequence[BatchReport]) -> None:
         """Count what streams have done and used."""
         for report in reports:
+            self.busy_seconds += report.seconds if self.phase is Phase.PARALLEL else 0.0
             self.retries += report.retries
             self.invented += report.invented
             self.refused += report.refused
             self.new_labels += report.new_labels
+            self.add_left_out(report.left_out)
             self.add_usage(report)
             if report.refused:
                 sessions = "1 session" if report.refused == 1 else f"{report.refused} sessions"
                 self.add_warning(f"{sessions} by fallback, refused by every provider: {report.refusal}")
 
-    def _fail_if_all_refused(self, reports: Sequence[BatchReport]) -> None:
-        refused = sum(report.refused for report in reports)
-        some_accepted = sum(report.labelled for report in reports) > refused
-        self.refused_in_a_row = 0 if some_accepted else self.refused_in_a_row + refused
-        if self.refused_in_a_row >= MAX_REFUSED_IN_A_ROW:
-            raise ApplicationError(f"every session is refused: {self.last_warnings[-1]}", type=BadRequest.__name__)
+    def _held_note(self) -> str:
+        if self.paused:
+            return "paused"
+        return f"the budget of ${self.budget_usd} is used up: raise it, or finish now" if self.over_budget else ""
 
-    def _show_stream(self, number: int, *, done: int, waiting: str) -> None:
-        if number in self.streams:
-            self.streams[number] = self.streams[number].model_copy(update={"done": done, "waiting": waiting})
-        self._show()
+    def _lasting_note(self) -> str:
+        """What makes the labelling slower or worse than it could be, while sessions are labelled."""
+        slow = self.plan.warnings if self.phase is Phase.PARALLEL else ()
+        left_out = (self._left_out,) if self.labels_left_out and self.phase in (Phase.DISCOVERY, Phase.PARALLEL) else ()
+        return "; ".join((*slow, *left_out))
+
+    @property
+    def _left_out(self) -> str:
+        return f"a request has no room for {self.labels_left_out} known labels: some may be found again by other names"
 
     def _update(self) -> None:
         """Compute the pace again, and show the progress."""
         elapsed = (workflow.now() - self.started_at).total_seconds()
-        self.rate = round(self.next_ordinal / elapsed, 3) if elapsed else 0.0
+        self.rate = round(self.sessions_done / elapsed, 3) if elapsed else 0.0
         self.seconds_left = self._estimated_seconds_left()
         self._show()
 
     def _estimated_seconds_left(self) -> float | None:
-        """The time that labelling still takes at the pace of the phase; discovery labels one session at a time."""
+        """The time that labelling still takes: a phase at its own pace, and the streams at that of the discovery."""
         if self.phase not in (Phase.DISCOVERY, Phase.PARALLEL):
             return None
-        labelled = self.next_ordinal - self.phase_first_ordinal
+        labelled = self.sessions_done - self.phase_first_done
         if not labelled:
             return self.seconds_left
         pace = (workflow.now() - self.phase_started_at).total_seconds() / labelled
-        one_by_one = max(self.plan.discovery - self.next_ordinal, 0)
-        rest = self.plan.sessions - self.next_ordinal - one_by_one
-        streams = self.parallel_streams if self.phase is Phase.DISCOVERY else 1
-        return round(pace * (one_by_one + rest / streams), 1)
+        in_discovery = self.plan.discovery - self.next_ordinal if self.discovery_pending else 0
+        rest = self.plan.requested - self.sessions_done - in_discovery
+        faster = self.parallel_streams / self._discovery_at_once() if self.phase is Phase.DISCOVERY else 1
+        return round(pace * (in_discovery + max(rest, 0) / faster), 1)
+
+    def _discovery_at_once(self) -> float:
+        """How many requests the rounds of the discovery had at once, on average."""
+        steps = max(self.discovery_steps, 1)
+        return sum(map(discovery_width, range(steps))) / steps
 
     def _show(self) -> None:
         workflow.set_current_details(as_table(self.progress()))
+
+
+def refused_in_a_row(before: int, reports: Sequence[BatchReport]) -> int:
+    """The sessions that were refused since one was labelled by a reply.
+
+    Raises:
+        ApplicationError: there are `MAX_REFUSED_IN_A_ROW`; its type is `BadRequest`.
+    """
+    refused = sum(report.refused for report in reports)
+    if sum(report.labelled for report in reports) > refused:
+        return 0
+    if before + refused >= MAX_REFUSED_IN_A_ROW:
+        last = next((report.refusal for report in reversed(reports) if report.refusal), "")
+        raise ApplicationError(f"every session is refused: {last}", type=BadRequest.__name__)
+    return before + refused
 
 
 def as_table(progress: AutoAnalyzeProgress) -> str:
@@ -327,7 +419,7 @@ def _streams(progress: AutoAnalyzeProgress) -> str:
     """A summary of the streams, of the same length for any number of them."""
     if progress.degraded:
         return "degraded to sequential"
-    done = sum(stream.done >= stream.sessions for stream in progress.streams)
+    done = sum(stream.done >= stream.sessions > 0 for stream in progress.streams)
     waiting = sum(bool(stream.waiting) for stream in progress.streams)
     return f"{len(progress.streams)}, of which {done} are done and {waiting} wait" if progress.streams else ""
 

@@ -1,99 +1,176 @@
 """`AutoAnalyzeStream`: one of the parallel streams of a segment."""
 
 import asyncio
+from collections import deque
 from datetime import timedelta
+from typing import NoReturn
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError, FailureError
+from temporalio.exceptions import ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
+    from activities.auto_analyze.runs import RunActivities
     from parley import visibility
     from parley.domain.auto_analyze.contract import (
         STREAM_WORKFLOW,
         Batch,
-        BatchAssignment,
-        BatchReport,
-        BatchStatus,
+        EndStream,
         Phase,
+        StreamEnd,
         StreamInput,
+        StreamReport,
         StreamWaiting,
+        TakeBatches,
     )
     from parley.domain.errors import BudgetExhausted, InvalidInput, ParleyError
     from workflows.auto_analyze.batches import BatchLabeller
+    from workflows.auto_analyze.run_state import history_is_long, refused_in_a_row
     from workflows.fallback import raise_if_cancelled
+    from workflows.policies import LOCAL_STEP
 
 WAITING_CHARACTERS = 200
+# One step takes so many batches, within 2 KB.
+TAKEN_AT_ONCE = 24
+# A step waits some seconds for another stream. After that the stream pauses: for a tenth of the time so far, so that an
+# outage of hours does not fill its history.
+SHORTEST_PAUSE, LONGEST_PAUSE, PAUSES = timedelta(seconds=1), timedelta(minutes=1), 10
+
+
+class AskedToEnd(Exception):
+    """The run asked the stream to end while it waited for another one."""
 
 
 @workflow.defn(name=STREAM_WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
 class AutoAnalyzeStream:
-    """Label the batch that the parent assigns in each round, report it, and wait for the next assignment."""
+    """Label one batch after the other, each with the labels of all streams up to an earlier round.
+
+    Streams meet in the database, which knows the rounds that are complete, and do not signal each other.
+    """
 
     def __init__(self) -> None:
-        self._assignments: list[BatchAssignment] = []
-        self._notice: asyncio.Task[None] | None = None
-
-    @workflow.signal
-    def assign_batch(self, assignment: BatchAssignment) -> None:
-        self._assignments.append(assignment)
+        self._is_ending = False
+        self._notices: set[asyncio.Task[None]] = set()
+        self._has_noted_wait = False
+        self._taken: deque[Batch] = deque()
+        self._may_have_more = True
 
     @workflow.run
-    async def run(self, stream: StreamInput | None = None) -> None:
-        """Work until an assignment without a batch. A batch that ends early is reported too, since it was paid for.
+    async def run(self, stream: StreamInput | None = None) -> StreamReport:
+        """Work until no batch is left, or the run asks to end. A request in flight is finished if it is cancelled.
 
         Raises:
             InvalidInput: the workflow was started without input.
+            ApplicationError: a batch failed; its type is the name of the `ParleyError`.
         """
         if stream is None:
             raise InvalidInput("AutoAnalyzeStream needs a StreamInput", where="input")
         parent = workflow.info().parent
         if parent is None:
             raise InvalidInput("AutoAnalyzeStream is a child workflow: start AutoAnalyze", where="parent")
-        self._stream = stream.stream
+        self._stream, self._counted, self._refused = stream, stream.so_far, stream.refused_in_a_row
         self._parent = workflow.get_external_workflow_handle(parent.workflow_id, run_id=parent.run_id)
-        self._labeller = BatchLabeller(stream.job, stream.candidates, Phase.PARALLEL, stream.stream, self._on_wait)
-        while (assignment := await self._next_assignment()).batch is not None:
-            report = await self._label(assignment.round, assignment.batch)
-            workflow.set_current_details(f"round {assignment.round}: {report.labelled} labelled")
-            await self._send_report(report)
+        self._labeller = BatchLabeller(
+            stream.job, stream.candidates, Phase.PARALLEL, self._on_wait, self._wait_for_stream
+        )
+        end = await self._work()
+        await asyncio.gather(*self._notices)
+        return StreamReport(stream=stream.stream, end=end, counted=self._counted, refused_in_a_row=self._refused)
 
-    async def _label(self, round_number: int, batch: Batch) -> BatchReport:
-        """Label the batch. Where concurrent requests have reserved the rest of the budget, the parent finishes it."""
+    @workflow.signal
+    def end(self, request: EndStream) -> None:
+        """The run asks the stream to end after the batch at hand."""
+        workflow.set_current_details(f"ends: {request.reason}")
+        self._is_ending = True
+
+    async def _work(self) -> StreamEnd:
         try:
-            return await self._labeller.label(round_number, batch)
-        except (FailureError, ParleyError, asyncio.CancelledError) as error:
-            so_far = self._labeller.report
-            if isinstance(error, ApplicationError) and error.type == BudgetExhausted.__name__:
-                return so_far.model_copy(update={"status": BatchStatus.OVER_BUDGET})
-            await self._send_report(so_far.model_copy(update={"status": BatchStatus.STOPPED}))
-            raise
+            while not self._is_ending and (batch := await self._next_batch()) is not None:
+                await self._label(batch)
+                if history_is_long():
+                    await self._continue_as_new()
+        except AskedToEnd:
+            return StreamEnd.DONE
+        except ApplicationError as error:
+            if error.type != BudgetExhausted.__name__:
+                raise
+            # Where concurrent requests have reserved the rest of the budget, the run labels the batch after them.
+            self._counted = self._counted.plus(self._labeller.report)
+            return StreamEnd.OVER_BUDGET
+        except BaseException as error:
+            if not is_cancelled_exception(error):
+                raise
+            self._counted = self._counted.plus(self._labeller.report)
+            return StreamEnd.CANCELLED
+        return StreamEnd.DONE
 
-    async def _send_report(self, report: BatchReport) -> None:
-        """Report to the parent, after the notice that is still on its way."""
-        if self._notice is not None:
-            await self._notice
-            self._notice = None
-        is_long = workflow.info().is_continue_as_new_suggested()
-        report = report.model_copy(update={"history_is_long": is_long})
-        sending = asyncio.create_task(self._parent.signal("round_done", report))
-        try:
-            await asyncio.shield(sending)
-        except asyncio.CancelledError:
-            # The batch is paid for. A cancellation that comes now must not drop its report.
-            await sending
-            raise
-
-    async def _next_assignment(self) -> BatchAssignment:
+    async def _next_batch(self) -> Batch | None:
         raise_if_cancelled()
-        await workflow.wait_condition(lambda: bool(self._assignments))
-        return self._assignments.pop(0)
+        if not self._taken and self._may_have_more:
+            await self._take_batches()
+        return self._taken.popleft() if self._taken else None
+
+    async def _take_batches(self) -> None:
+        job = self._stream.job
+        most = 1 if job.input.takes_what_is_next else TAKEN_AT_ONCE
+        taken = await workflow.execute_local_activity_method(
+            RunActivities.take_batches,
+            TakeBatches(job=job, stream=self._stream.stream, most=most),
+            summary="the next batches",
+            **LOCAL_STEP,
+        )
+        raise_if_cancelled()
+        self._taken += taken.batches
+        self._may_have_more = len(taken.batches) == most
+
+    async def _label(self, batch: Batch) -> None:
+        report = await self._labeller.label(batch)
+        self._counted = self._counted.plus(report)
+        if self._labeller.next_batch is not None:
+            self._taken.append(self._labeller.next_batch)
+        self._has_noted_wait = False
+        self._refused = refused_in_a_row(self._refused, [report])
+
+    async def _wait_for_stream(self, behind: int, waited: timedelta) -> None:
+        """Pause, since another stream takes long to complete its round.
+
+        Raises:
+            AskedToEnd: the run asks the stream to end.
+        """
+        if history_is_long():
+            await self._continue_as_new()
+        pause = min(max(waited / PAUSES, SHORTEST_PAUSE), LONGEST_PAUSE)
+        workflow.set_current_details(f"waits for stream {behind}")
+        try:
+            await workflow.wait_condition(lambda: self._is_ending, timeout=pause)
+        except TimeoutError:
+            return
+        raise AskedToEnd
+
+    async def _continue_as_new(self) -> NoReturn:
+        await asyncio.gather(*self._notices)
+        workflow.continue_as_new(
+            self._stream.model_copy(update={"so_far": self._counted, "refused_in_a_row": self._refused})
+        )
 
     def _on_wait(self, problems: str, pause: timedelta) -> None:
         """Notify the parent once per batch, so that a long outage does not fill its history."""
         waiting = f"waiting for a provider to become available: {problems}"[:WAITING_CHARACTERS]
         workflow.set_current_details(f"{visibility.plain(waiting)} (next try in {pause.total_seconds():.0f} s)")
-        if self._notice is None:
-            notice = StreamWaiting(stream=self._stream, waiting=waiting)
-            self._notice = asyncio.create_task(self._parent.signal("stream_waiting", notice))
+        if not self._has_noted_wait:
+            self._has_noted_wait = True
+            self._notify(StreamWaiting(stream=self._stream.stream, waiting=waiting))
+
+    def _notify(self, notice: StreamWaiting) -> None:
+        """Signal the parent while the work goes on. A parent that has ended cannot take a signal, and needs none."""
+
+        async def send() -> None:
+            try:
+                await self._parent.signal("stream_waiting", notice)
+            except ApplicationError as error:
+                workflow.logger.info("a signal was not delivered: %s", error)
+
+        task = asyncio.create_task(send())
+        self._notices.add(task)
+        task.add_done_callback(self._notices.discard)

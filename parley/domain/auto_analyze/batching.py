@@ -30,6 +30,9 @@ LINE_BYTES = 16
 # A pasted log takes twice the tokens of prose with as many bytes.
 UNEVEN_TOKENS_FACTOR = 2
 LONGEST_CHARACTER_BYTES = 4
+# The discovery requests so many sessions together, and so many requests at once.
+DISCOVERY_SESSIONS = 5
+DISCOVERY_AT_ONCE = 4
 
 
 def tighter(sized_for: str, refused_by: str) -> str:
@@ -86,6 +89,11 @@ def labels_that_fit(known: Mapping[LabelKind, Sequence[str]], model: str) -> dic
     return fitting
 
 
+def left_out(known: Mapping[LabelKind, Sequence[str]], fitting: Mapping[LabelKind, Sequence[str]]) -> int:
+    """How many known labels are not among those that fit."""
+    return sum(len(labels) - len(fitting[kind]) for kind, labels in known.items())
+
+
 def batch_size(tokens: Sequence[int], model: str, quota: int | None, label_tokens: int) -> int:
     """How many of the next sessions fit into one request. At least one: a session that is too large is condensed."""
     room = window(model)
@@ -99,17 +107,60 @@ def batch_size(tokens: Sequence[int], model: str, quota: int | None, label_token
     return count
 
 
-def round_batches(
-    tokens: Sequence[int], start: int, streams: int, model: str, quota: int | None, label_tokens: int
-) -> tuple[Batch, ...]:
-    """Cut the next sessions into one batch per stream. `tokens[0]` belongs to the ordinal `start`."""
-    batches: list[Batch] = []
-    at = 0
-    while at < len(tokens) and len(batches) < streams:
-        count = batch_size(tokens[at:], model, quota, label_tokens)
-        batches.append(Batch(start=start + at, count=count))
-        at += count
-    return tuple(batches)
+def label_room(model: str) -> int:
+    """The tokens that are kept free for known labels, which are not known yet when the batches are cut."""
+    return int(window(model).context * LABEL_SHARE)
+
+
+def even_quota(sessions: int, streams: int, model: str) -> int:
+    """How many sessions a batch may have so that a model takes as many as it can, and no stream goes without."""
+    most = window(model).cap
+    rounds = max(-(-sessions // (streams * most)), 1)
+    return max(-(-sessions // (streams * rounds)), 1)
+
+
+def cuts(tokens: Sequence[int], model: str, quota: int) -> list[int]:
+    """How many sessions each batch has, of sessions with so many tokens in their order."""
+    sizes: list[int] = []
+    at, room = 0, label_room(model)
+    while at < len(tokens):
+        sizes.append(batch_size(tokens[at : at + quota], model, quota, room))
+        at += sizes[-1]
+    return sizes
+
+
+def discovery_round(sizes: Sequence[int], step: int, first: int, rounds: int) -> tuple[Batch, ...]:
+    """The batches of a round of the discovery, which are requested at once: 1, then 2, then `DISCOVERY_AT_ONCE`.
+
+    Most labels are found in the first sessions, so these share them soonest.
+
+    Args:
+        sizes: of the requests that are left.
+        step: the rounds before this one.
+        first: the ordinal of the first session that is left.
+        rounds: of the whole discovery: the last one has the number 0.
+    """
+    at_once = sizes[: discovery_width(step)]
+    starts = accumulate(at_once, initial=first)
+    number = step + 1 - rounds
+    return tuple(
+        Batch(round=number, stream=stream, start=start, count=count)
+        for stream, (start, count) in enumerate(zip(starts, at_once, strict=False), start=1)
+    )
+
+
+def discovery_width(step: int) -> int:
+    """How many requests a round of the discovery makes at once. `step`: the rounds before it."""
+    return min(2**step, DISCOVERY_AT_ONCE)
+
+
+def discovery_rounds(requests: int) -> int:
+    """How many rounds so many requests of the discovery take."""
+    step = 0
+    while requests > 0:
+        requests -= discovery_width(step)
+        step += 1
+    return step
 
 
 def halves(ordinals: Sequence[int]) -> list[tuple[int, ...]]:
@@ -197,26 +248,3 @@ def _smaller(sub_batch: SubBatch, refused_by: str) -> tuple[SubBatch, ...]:
 
 def _halved(sub_batch: SubBatch, ordinals: Sequence[int]) -> tuple[SubBatch, ...]:
     return tuple(sub_batch._replace(ordinals=half) for half in halves(ordinals))
-
-
-# The history of a segment must stay below 10,000 events; the rest is a reserve for what is not counted here.
-MAX_EVENTS = 9_000
-# The counts assume the worst case, in which every event brings a workflow task of three events.
-# A stream starts (2 events) and ends (a signal of 2, its completion), and may fail once: then the parent labels its
-# batch itself, in five requests on two providers each.
-EVENTS_PER_STREAM = (2 + 3) + (2 + 3) + (1 + 3) + 5 * 2 * (3 + 3)
-# In a round a stream is assigned a batch (2), and it may report that it waits (1) before it reports the batch (1).
-EVENTS_PER_STREAM_ROUND = (2 + 3) + (1 + 3) + (1 + 3)
-# One activity cuts the batches of a round.
-EVENTS_PER_ROUND = 3 + 3
-
-
-def max_events(streams: int, rounds: int) -> int:
-    """The upper bound of the events that so many rounds of so many streams add to their parent's history."""
-    return streams * EVENTS_PER_STREAM + rounds * (EVENTS_PER_ROUND + streams * EVENTS_PER_STREAM_ROUND)
-
-
-def rounds_per_segment(streams: int, history: int) -> int:
-    """How many rounds a run may do before it continues as new. `history`: the events that its history has already."""
-    room = MAX_EVENTS - history - max_events(streams, 0)
-    return max(room // (max_events(streams, 1) - max_events(streams, 0)), 0)

@@ -2,7 +2,7 @@
 
 Sessions of a run are numbered in the order in which they are processed (`ordinal`): the discovery sample first.
 Temporal carries these numbers only; texts and labels stay in PostgreSQL. Rounds and streams are numbered from 1,
-everywhere. Each session of the discovery is a round too, with a number of 0 or less, which is not shown.
+everywhere. The discovery has rounds too, with numbers of 0 or less, which are not shown.
 
 The request ids of a run. `{digest}` covers what the prompt depends on, `{model}` is the model that the prompt is sized
 for (`for-any` where it is sized for an unknown model), and `ask` is 1 for the first request and counts up as it is
@@ -10,7 +10,7 @@ repeated because its reply could not be used:
 
     {job_key}/discovery/sessions-{first}-{last}/ask-{ask}/{digest}
     {job_key}/round-{round}/sessions-{first}-{last}/ask-{ask}/{digest}
-    {job_key}/condense/{ordinal}/for-{model}/part-{part}
+    {job_key}/round-{round}/condense/{ordinal}/for-{model}/part-{part}
     {job_key}/conflicts/{kind}/level-{level}/for-{model}/chunk-{chunk}/ask-{ask}
 """
 
@@ -30,9 +30,13 @@ from parley.domain.routing import Candidate
 WORKFLOW = "AutoAnalyze"
 STREAM_WORKFLOW = "AutoAnalyzeStream"
 ACTION = "auto_analyze"
+# The updates by which an operator controls a run.
+PAUSE, RESUME, FINISH = "pause", "resume", "finish"
 DEFAULT_WAIT_LIMIT_SECONDS = 24 * 3600
 DEFAULT_BUDGET_USD = Decimal("100.00")
 MAX_ASKS = 3
+# Measured with `benchmarks parallel`: see docs/auto-analyze.md.
+DEFAULT_MAX_STALENESS = 2
 
 
 class LabelKind(StrEnum):
@@ -50,9 +54,13 @@ class Phase(StrEnum):
 
 
 class DiscoveryTerms(Model):
-    """The size of the discovery sample: a share of the sessions (percent) within bounds (sessions)."""
+    """The size of the discovery sample: a share of the sessions (percent) within bounds (sessions).
+
+    `least_percentage`: the share from which discovery ends early, once new labels have become rare.
+    """
 
     target_percentage: int = Field(default=15, ge=1, le=100)
+    least_percentage: int = Field(default=10, ge=1, le=100)
     min_sessions: int = Field(default=50, ge=1)
     max_sessions: int = Field(default=150, ge=1, le=5000)
 
@@ -68,7 +76,10 @@ class AutoAnalyzeInput(ByName):
     """An imported dataset to label, and how.
 
     `sessions_per_stream`: the most sessions that a stream labels in a round; None takes all that fit the model's
-    context window. `seed` selects the sample: the same seed and the same replies give the same labels.
+    context window. `max_staleness`: by how many rounds the labels of a request may be older than those of the round
+    before it, so that streams need not wait for each other; 0 waits after each round. None has no bound: a request
+    contains the newest labels, a free stream takes the next batch, and the labels depend on timing. `seed` selects the
+    sample: the same seed and the same replies give the same labels, unless `max_staleness` is None.
     `wait_limit_seconds`: how long a step waits for a provider while all are down.
     """
 
@@ -76,13 +87,19 @@ class AutoAnalyzeInput(ByName):
     user_id: Text = Field(min_length=1, max_length=200)
     dataset_id: Text
     streams: int = Field(default=8, ge=1, le=64)
-    sessions_per_stream: int | None = Field(default=4, ge=1, le=100)
+    sessions_per_stream: int | None = Field(default=None, ge=1, le=100)
+    max_staleness: int | None = Field(default=DEFAULT_MAX_STALENESS, ge=0, le=100)
     discovery: DiscoveryTerms = Field(default_factory=DiscoveryTerms)
     seed: int = 7
     budget_usd: Decimal = Field(default=DEFAULT_BUDGET_USD, gt=0, lt=10**12)  # what the ledger can store
     wait_limit_seconds: int = Field(default=DEFAULT_WAIT_LIMIT_SECONDS, gt=0, le=MAX_WAIT_LIMIT_SECONDS)
     debug: bool = False
     snapshot: "RunSnapshot | None" = Field(default=None, description="set by the workflow when it continues as new")
+
+    @property
+    def takes_what_is_next(self) -> bool:
+        """Whether a free stream takes the next batch, instead of having batches of its own."""
+        return self.max_staleness is None
 
 
 class Job(Model):
@@ -94,47 +111,103 @@ class Job(Model):
 
 
 class Plan(Model):
-    """The result of `prepare`: the ranked candidates, and the number of sessions in the discovery sample and in all."""
+    """The result of `prepare`: the ranked candidates, and the number of sessions in the discovery sample and in all.
+
+    `discovery_cuts`: how many sessions each request of the discovery has. `least`: from how many on it may end early.
+    `copies`: sessions, the last ones in the processing order, whose transcript is that of an earlier one.
+    `set_aside_usd`: the part of the budget that is kept for merging labels.
+    """
 
     candidates: tuple[Candidate, ...]
     discovery: int
+    discovery_cuts: tuple[int, ...] = ()
+    least: int = 0
     sessions: int
+    copies: int = 0
+    set_aside_usd: Decimal = Decimal(0)
     warnings: tuple[str, ...] = ()
+
+    @property
+    def requested(self) -> int:
+        """The sessions that are sent to a model: all but the copies."""
+        return self.sessions - self.copies
 
 
 class Batch(Model):
-    """The ordinals `start` to `start + count - 1`: the sessions that one stream labels in one round."""
+    """The ordinals `start` to `start + count - 1`: the sessions that one stream labels in one round.
 
+    `number`: its place among the batches of the streams, from 0; None for a batch of the discovery.
+    """
+
+    number: int | None = None
+    round: int
+    stream: int
     start: int
     count: int
 
-
-class Round(Model):
-    """The batches of a round, one per stream that has work. The next round starts at `next_ordinal`."""
-
-    number: int
-    batches: tuple[Batch, ...]
-    next_ordinal: int
+    @property
+    def ordinals(self) -> tuple[int, ...]:
+        return tuple(range(self.start, self.start + self.count))
 
 
-class OpenRound(Model):
-    """Cut the batches of round `number` for so many streams, starting with the ordinal `start`."""
+class PlanBatches(Model):
+    """Cut the sessions from the ordinal `start` on into batches, and assign each to a stream and a round."""
 
     job: Job
     candidate: Candidate
-    number: int
     start: int
-    streams: int
+    end: int
+
+
+class PlannedBatches(Model):
+    """How many batches and rounds there are."""
+
+    batches: int
+    rounds: int
+
+
+class TakeBatches(Model):
+    """Up to `most` of the next batches of a stream that are not labelled; `stream` None: of all streams."""
+
+    job: Job
+    stream: int | None
+    most: int
+
+
+class TakenBatches(Model):
+    """The batches to label, in their order; empty if none is left."""
+
+    batches: tuple[Batch, ...]
+
+
+class Saturation(Model):
+    """`coverage`: the estimated probability, from 0 to 1, that the labels of the next session are known already."""
+
+    coverage: float
 
 
 class BatchStep(Model):
-    """A step on sessions of the batch of one stream in one round."""
+    """A step on sessions of the batch of one stream in one round.
+
+    `ends`: the number of the batch that is complete when all of these sessions are labelled; None if more follow.
+    `takes_next`: the stream takes the next free batch in the transaction that completes this one.
+    """
 
     job: Job
     phase: Phase
     round: int
     stream: int
     ordinals: tuple[int, ...]
+    ends: int | None = None
+    takes_next: bool = False
+
+    @property
+    def horizon(self) -> int | None:
+        """The last round whose labels the request contains; None for the newest labels. Discovery is known to all."""
+        if self.phase is Phase.DISCOVERY:
+            return self.round - 1
+        staleness = self.job.input.max_staleness
+        return None if staleness is None else max(self.round - 1 - staleness, 0)
 
 
 class ClassifyStep(BatchStep):
@@ -155,7 +228,7 @@ class ClassifyStep(BatchStep):
         """
         prompt = f"{self.sized_for}/{self.ordinals}/{tuple(condensed)}"
         digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
-        place = "discovery" if self.phase is Phase.DISCOVERY else f"round-{self.round}"
+        place = _place(self.phase, self.round)
         return f"{place}/sessions-{self.ordinals[0]}-{self.ordinals[-1]}/ask-{self.ask}/{digest}"
 
 
@@ -168,11 +241,18 @@ class CondenseStep(Model):
 
     job: Job
     candidate: Candidate
+    phase: Phase
+    round: int
     ordinal: int
     sized_for: str
 
     def request_step(self, part: int) -> str:
-        return f"condense/{self.ordinal}/{_sized(self.sized_for)}/part-{part}"
+        return f"{_place(self.phase, self.round)}/condense/{self.ordinal}/{_sized(self.sized_for)}/part-{part}"
+
+
+def _place(phase: Phase, round_number: int) -> str:
+    """The first part of a request id within the job. Storage counts tokens by it."""
+    return "discovery" if phase is Phase.DISCOVERY else f"round-{round_number}"
 
 
 def _sized(model: str) -> str:
@@ -200,13 +280,20 @@ class ClassifyOutcome(RequestOutcome):
     """The outcome of a request for labels.
 
     `missing`: ordinals without usable labels. `oversized`: ordinals to condense first; no request was sent.
+    `waits_for`: a stream whose labels the request must contain, and that has not found them yet; none was sent.
+    `waited_seconds`: how long the step waited for them. `left_out`: known labels that the prompt had no room for.
+    `next_batch`: the batch that the stream has taken.
     """
 
     labelled: int = 0
     missing: tuple[int, ...] = ()
     oversized: tuple[int, ...] = ()
+    waits_for: int | None = None
+    waited_seconds: float = 0.0
     new_labels: int = 0
     invented: int = 0
+    left_out: int = 0
+    next_batch: Batch | None = None
 
 
 class ResolveStep(Model):
@@ -262,43 +349,13 @@ class AppliedConflicts(Model):
     canonical_mappings: dict[LabelKind, int]
 
 
-class StreamInput(Model):
-    """One stream of a segment. It labels the batches that its parent assigns."""
-
-    job: Job
-    candidates: tuple[Candidate, ...]
-    stream: int
-
-
-class BatchAssignment(Model):
-    """Parent to stream: label this batch. None ends the stream."""
-
-    round: int
-    batch: Batch | None
-
-
-class BatchStatus(StrEnum):
-    """How the work on a batch ended.
-
-    OVER_BUDGET: concurrent requests had reserved the rest of the budget; the parent labels the batch after the round.
-    STOPPED: the stream failed or was cancelled.
-    """
-
-    DONE = "done"
-    OVER_BUDGET = "over budget"
-    STOPPED = "stopped"
-
-
 class BatchReport(StepUsage):
-    """The counters of a stream's batch.
+    """The counters of work on batches.
 
-    `refused`: sessions that every provider refused, `refusal`: the message of the last refusal. `history_is_long`: the
-    stream's history is so long that the segment has to end.
+    `refused`: sessions that every provider refused, `refusal`: the message of the last refusal. `seconds`: the time
+    spent on them, without waiting for other streams. `left_out`: the most known labels that a prompt had no room for.
     """
 
-    stream: int
-    round: int
-    status: BatchStatus = BatchStatus.DONE
     labelled: int = 0
     new_labels: int = 0
     invented: int = 0
@@ -306,7 +363,57 @@ class BatchReport(StepUsage):
     refused: int = 0
     refusal: str = ""
     seconds: float = 0.0
-    history_is_long: bool = False
+    left_out: int = 0
+
+    def plus(self, other: "BatchReport") -> "BatchReport":
+        """The sum of both."""
+        summed = {name: getattr(self, name) + getattr(other, name) for name in COUNTED}
+        most = max(self.left_out, other.left_out)
+        return BatchReport(**summed, refusal=other.refusal or self.refusal, left_out=most)
+
+
+COUNTED = frozenset(BatchReport.model_fields) - {"refusal", "left_out"}
+
+
+class StreamInput(Model):
+    """One stream. It takes its batches from the plan.
+
+    `refused_in_a_row`: sessions that were refused since the last one that was labelled. `so_far`: the counters of the
+    stream's earlier runs, set by the stream as it continues as new.
+    """
+
+    job: Job
+    candidates: tuple[Candidate, ...]
+    stream: int
+    refused_in_a_row: int = 0
+    so_far: BatchReport = Field(default_factory=BatchReport)
+
+
+class StreamEnd(StrEnum):
+    """Why a stream ended.
+
+    DONE: none of its batches is left, or the run asked it to end. OVER_BUDGET: concurrent requests had reserved the
+    rest of the budget. CANCELLED: its requests in flight are counted.
+    """
+
+    DONE = "done"
+    OVER_BUDGET = "over budget"
+    CANCELLED = "cancelled"
+
+
+class StreamReport(Model):
+    """The result of a stream: why it ended, its counters, and the sessions in a row that were refused last."""
+
+    stream: int
+    end: StreamEnd
+    counted: BatchReport
+    refused_in_a_row: int
+
+
+class EndStream(Model):
+    """Parent to stream: end after the batch at hand. `reason`: for those who read the history."""
+
+    reason: str
 
 
 class StreamWaiting(Model):
@@ -322,6 +429,8 @@ class Statistics(Model):
     `conflicts_found`: labels that a reply called duplicates, also where the reply could not be used.
     `conflicts_resolved`: labels that were mapped to a canonical one, by kind in `canonical_mappings`.
     `unmerged_chunks`: comparisons without a usable reply. `refused`: sessions that every provider refused.
+    `copies`: sessions that have the labels of another one with the same transcript, and were not sent to a model.
+    `labels_left_out`: the most known labels that a request had no room for, because the context window is small.
     `stream_utilisation`: the time that streams spent on batches, as a share from 0 to 1. `cost_usd`: of all paid
     requests, uncertain cost included. `warnings`: the last three.
     """
@@ -330,6 +439,8 @@ class Statistics(Model):
     discovery_sessions: int = 0
     labelled: int = 0
     fallbacks: int = 0
+    copies: int = 0
+    labels_left_out: int = 0
     refused: int = 0
     rounds: int = 0
     sync_points: int = 0
@@ -350,16 +461,76 @@ class Statistics(Model):
 
 
 class StreamProgress(Model):
-    """A stream in the current round: the size of its batch, how much of it is labelled, and what it waits for."""
+    """A stream: its round, the sessions that are assigned to it, those that it has labelled, and what it waits for."""
 
     stream: int
+    round: int = 0
     sessions: int
     done: int = 0
     waiting: str = ""
 
 
+class ReadProgress(Model):
+    """Read what the streams have done. `sized_for`: the model that most prompts are made for."""
+
+    job: Job
+    sized_for: str
+
+
+class RunProgress(Model):
+    """What the streams of a run have done. `streams`: of each, its number, its round, and the sessions that are
+    assigned to it and labelled by it: a row instead of a model, so that 64 streams fit 2 KB.
+
+    `left_out`: known labels that a prompt has no room for.
+    """
+
+    labelled: int
+    rounds: int
+    new_labels: int
+    left_out: int
+    tokens: int
+    cost_usd: Decimal
+    streams: tuple[tuple[int, int, int, int], ...]
+
+
+class PauseRun(Model):
+    """Start no further request until the run is resumed. Requests in flight are finished."""
+
+
+class ResumeRun(Model):
+    """Go on, after a pause or with a budget that was used up. `budget_usd`: the new budget in USD; None: as before."""
+
+    budget_usd: Decimal | None = Field(default=None, gt=0, lt=10**12)
+
+
+class FinishRun(Model):
+    """Label no further session: merge the labels that there are, and end as completed."""
+
+
+class RunControls(Model):
+    """What controls a run. `held`: why it makes no request, `paused` or `budget`; empty while it works.
+
+    `finishing`: it labels no further session.
+    """
+
+    held: Literal["", "paused", "budget"] = ""
+    finishing: bool = False
+    budget_usd: Decimal
+
+
+class SetBudget(Model):
+    """Set the budget of a run, in USD."""
+
+    job: Job
+    budget_usd: Decimal
+
+
+class BudgetIsSet(Model):
+    """The budget of a run was set."""
+
+
 class AutoAnalyzeProgress(Model):
-    """The progress of a run. `rate`: sessions per second so far.
+    """The progress of a run. `rate`: sessions per second so far. `held`: see `RunControls`.
 
     `seconds_left`: the time that labelling still takes at the pace of the current phase; None if unknown.
     """
@@ -377,6 +548,7 @@ class AutoAnalyzeProgress(Model):
     seconds_left: float | None = None
     degraded: bool = False
     warnings: int = 0
+    held: Literal["", "paused", "budget"] = ""
     note: str = ""
 
 
@@ -447,17 +619,24 @@ class ExportedSession(Model):
 class RunSnapshot(Model):
     """The state that one segment of a run passes to the next when it continues as new.
 
-    `kinds_resolved`: kinds of labels that are compared. `refused_in_a_row`: sessions refused since one was labelled.
+    `planned`: the batches of the streams; None before they are cut. `sequential`: the batches that are left are
+    labelled one after the other. `kinds_resolved`: kinds of labels that are compared. `refused_in_a_row`: sessions
+    refused since one was labelled.
     """
 
     plan: Plan
     started_at: AwareDatetime
-    next_round: int
+    discovery_steps: int
     next_ordinal: int
+    discovered: int
+    planned: PlannedBatches | None
+    sequential: bool
     kinds_resolved: int
     refused_in_a_row: int
+    paused: bool
+    finishing: bool
+    budget_usd: Decimal
     rounds: int
-    sync_points: int
     busy_seconds: float
     capacity_seconds: float
     retries: int
@@ -466,15 +645,22 @@ class RunSnapshot(Model):
     invented: int
     refused: int
     new_labels: int
+    labels_left_out: int
     conflicts_found: int
     unmerged_chunks: int
-    tokens_by_phase: dict[Phase, int]
+    tokens: int
     cost_usd: Decimal
     warnings: int
     last_warnings: tuple[str, ...]
     phase: Phase
     rate: float
     seconds_left: float | None
+
+
+class CopyLabels(Model):
+    """Give the copies of a transcript the labels of the session that was sent to a model."""
+
+    job: Job
 
 
 class FinishStep(Model):

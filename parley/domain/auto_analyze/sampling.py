@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -11,24 +11,72 @@ from parley.domain.auto_analyze.contract import DiscoveryTerms
 from parley.domain.chat import Containment
 
 LENGTH_BANDS, TIME_BANDS = 3, 4
+# Discovery ends early when at most one in twenty of the next sessions brings a new label of a kind.
+SATURATED = 0.95
 CONTAINMENTS = tuple(Containment)
 Group = tuple[int, int, int]
 
 
 class SessionFacts(NamedTuple):
-    """The facts that the sample depends on. `position`: the session's place in its file."""
+    """The facts that the order depends on. `position`: the session's place in its file."""
 
     position: int
     session_id: str
     tokens: int
     containment: Containment
     started_at: datetime | None
+    transcript_hash: bytes | None = None
 
 
 def sample_size(sessions: int, terms: DiscoveryTerms) -> int:
     """The target share within the bounds, and never more than all sessions."""
     target = math.ceil(sessions * terms.target_percentage / 100)
     return min(max(target, terms.min_sessions), terms.max_sessions, sessions)
+
+
+def least_sample(sessions: int, terms: DiscoveryTerms) -> int:
+    """From how many sessions on the discovery may end early: the least share within the same bounds."""
+    least = terms.model_copy(update={"target_percentage": min(terms.least_percentage, terms.target_percentage)})
+    return sample_size(sessions, least)
+
+
+def coverage(labels: Sequence[str | None]) -> float:
+    """The probability that the next session brings no new label, by Good and Turing: 1 - n1 / n.
+
+    `labels`: of each session that was asked, its label of one kind, or None if it has none of that kind. n counts all
+    of these sessions, n1 those whose label no other one has. Good, I. J. (1953), "The population frequencies of species
+    and the estimation of population parameters", Biometrika 40.
+    """
+    counted = Counter(label for label in labels if label is not None)
+    return 1 - list(counted.values()).count(1) / len(labels) if labels else 1.0
+
+
+class ProcessingOrder(NamedTuple):
+    """Positions in the order in which sessions are processed: the sample, the rest of the file, and the copies.
+
+    `copies`: by position, the position of the first session with the same transcript.
+    """
+
+    sample: list[int]
+    positions: list[int]
+    copies: dict[int, int]
+
+
+def processing_order(facts: Sequence[SessionFacts], terms: DiscoveryTerms, seed: int) -> ProcessingOrder:
+    """The order in which the sessions of a run are processed; the same for the same sessions, terms and seed."""
+    originals: dict[bytes, int] = {}
+    copies: dict[int, int] = {}
+    for session in facts:
+        if session.transcript_hash is None:
+            continue
+        original = originals.setdefault(session.transcript_hash, session.position)
+        if original != session.position:
+            copies[session.position] = original
+    single = [session for session in facts if session.position not in copies]
+    sample = discovery_sample(single, terms, seed)
+    chosen = set(sample)
+    rest = [session.position for session in single if session.position not in chosen]
+    return ProcessingOrder(sample, [*sample, *rest, *copies], copies)
 
 
 def discovery_sample(sessions: Sequence[SessionFacts], terms: DiscoveryTerms, seed: int) -> list[int]:

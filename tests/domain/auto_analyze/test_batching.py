@@ -8,19 +8,24 @@ from parley.domain.auto_analyze.batching import (
     LABEL_SHARE,
     MAX_LABELS_AT_ONCE,
     batch_size,
+    cuts,
+    discovery_round,
+    discovery_rounds,
+    even_quota,
     fits,
     halves,
+    label_room,
     labels_at_once,
     labels_that_fit,
+    left_out,
     parts,
     prompt_budget,
     reply_tokens,
     resolution_tokens,
-    round_batches,
     tighter,
     tokens_of_labels,
 )
-from parley.domain.auto_analyze.contract import LabelKind
+from parley.domain.auto_analyze.contract import Batch, LabelKind
 from parley.domain.auto_analyze.prompts import classification_request, condense_request, resolution_request, transcript
 from parley.domain.capabilities import SIZES, UNKNOWN_MODEL, narrower, window
 from parley.domain.chat import ChatMessage
@@ -108,24 +113,39 @@ def test_more_labels_leave_room_for_fewer_sessions():
     assert (counts[0], counts[-1]) == (20, 1)
 
 
-def test_a_round_is_cut_into_one_batch_a_stream_without_gaps():
-    batches = round_batches([100] * 30, 70, 8, "gpt-4o-mini", 4, 0)
-    assert [batch.start for batch in batches] == [70, 74, 78, 82, 86, 90, 94, 98]
-    assert [batch.count for batch in batches] == [4] * 7 + [2]
-
-
-def test_a_round_has_no_more_batches_than_streams():
-    batches = round_batches([100] * 100, 0, 3, "gpt-4o-mini", 4, 0)
-    assert [(batch.start, batch.count) for batch in batches] == [(0, 4), (4, 4), (8, 4)]
+def test_sessions_are_cut_into_batches_without_gaps():
+    assert cuts([100] * 30, "gpt-4o-mini", 4) == [4] * 7 + [2]
+    assert cuts([], "gpt-4o-mini", 4) == []
 
 
 def test_an_oversized_session_does_not_move_the_others():
-    batches = round_batches([100, 100, 9_000_000, 100], 0, 8, "gpt-4o-mini", 4, 0)
-    assert [(batch.start, batch.count) for batch in batches] == [(0, 2), (2, 1), (3, 1)]
+    assert cuts([100, 100, 9_000_000, 100], "gpt-4o-mini", 4) == [2, 1, 1]
 
 
-def test_no_sessions_make_no_batch():
-    assert round_batches([], 10, 8, "gpt-4o-mini", 4, 0) == ()
+def test_batches_leave_room_for_labels_that_are_not_known_yet():
+    room = prompt_budget("gpt-4o-mini", label_room("gpt-4o-mini"), 4)
+    assert cuts([room // 4] * 8, "gpt-4o-mini", 4) == [4, 4]
+    assert max(cuts([room // 3] * 8, "gpt-4o-mini", 4)) == 3
+
+
+@pytest.mark.parametrize("sessions", [1, 7, 50, 85, 1000, 12_345])
+def test_an_even_quota_gives_every_stream_the_same_number_of_batches(sessions: int):
+    quota, most = even_quota(sessions, 8, "gpt-4o-mini"), window("gpt-4o-mini").cap
+    batches = -(-sessions // quota)
+    assert quota <= most
+    assert -(-batches // 8) == -(-sessions // (8 * most))
+
+
+def test_discovery_begins_with_one_request_and_ends_with_round_0():
+    sizes = [5] * 11 + [3]
+    rounds, done, first = discovery_rounds(len(sizes)), 0, 0
+    made: list[list[Batch]] = []
+    for step in range(rounds):
+        made.append([*discovery_round(sizes[done:], step, first, rounds)])
+        done, first = done + len(made[-1]), first + sum(batch.count for batch in made[-1])
+    assert [len(batches) for batches in made] == [1, 2, 4, 4, 1]
+    assert [batches[0].round for batches in made] == [-4, -3, -2, -1, 0]
+    assert [ordinal for batches in made for batch in batches for ordinal in batch.ordinals] == list(range(58))
 
 
 @pytest.mark.parametrize(
@@ -209,6 +229,7 @@ def test_known_labels_leave_room_for_sessions(model: str):
     selected = labels_that_fit(known, model)
     assert all(labels == known[kind][: len(labels)] for kind, labels in selected.items()), "the first that were found"
     assert all(selected.values())
+    assert left_out(known, selected) == 3 * 20_000 - sum(map(len, selected.values()))
     assert tokens_of_labels(selected) <= window(model).context * LABEL_SHARE
     assert prompt_budget(model, tokens_of_labels(selected), 1) > 0
 
@@ -216,6 +237,7 @@ def test_known_labels_leave_room_for_sessions(model: str):
 def test_few_labels_all_fit():
     known = {LabelKind.INTENT: ["billing dispute"], LabelKind.TRANSFER_REASON: [], LabelKind.DROP_OFF_LOCATION: []}
     assert labels_that_fit(known, "gpt-4o-mini") == known
+    assert left_out(known, known) == 0
 
 
 @pytest.mark.parametrize("model", SIZES)

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from parley.domain.auto_analyze.contract import DiscoveryTerms
-from parley.domain.auto_analyze.sampling import SessionFacts, discovery_sample, sample_size
+from parley.domain.auto_analyze.sampling import SessionFacts, coverage, discovery_sample, least_sample, sample_size
 from parley.domain.chat import Containment
 from tests.domain.auto_analyze.chats import KINDS, MONDAY, alike, mixed_facts
 
@@ -25,6 +25,27 @@ def test_the_sample_size_depends_on_the_terms():
     assert sample_size(800, DiscoveryTerms(target_percentage=10)) == 80
     assert sample_size(10, DiscoveryTerms(target_percentage=1, min_sessions=1)) == 1
     assert sample_size(10, DiscoveryTerms(target_percentage=100, min_sessions=1, max_sessions=4)) == 4
+
+
+@pytest.mark.parametrize(("sessions", "least"), [(40, 40), (400, 50), (700, 70), (1000, 100), (5000, 150)])
+def test_discovery_may_end_early_from_the_least_share_on(sessions: int, least: int):
+    assert least_sample(sessions, TERMS) == least <= sample_size(sessions, TERMS)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([], 1.0),
+        (["a", "b"], 0.0),
+        (["a"] * 18 + ["b", "c"], 0.9),
+        (["a", "b", "a", "b", "a"], 1.0),
+        (["a", None, None, None], 0.75),
+        ([None, None], 1.0),
+    ],
+)
+def test_coverage_is_one_minus_the_labels_seen_once_over_all_sessions(labels: list[str | None], expected: float):
+    """A session without a label of the kind is an observation too: it brought no new label."""
+    assert coverage(labels) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("bounds", [{"min_sessions": 151}, {"max_sessions": 49}])

@@ -1,0 +1,139 @@
+"""The known labels of a request: those of all rounds up to its horizon. A worker reads them once for each round."""
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
+
+from parley.domain.auto_analyze.batching import labels_that_fit, left_out, tokens_of_labels
+from parley.domain.auto_analyze.contract import ClassifyStep, LabelKind, Phase
+from parley.domain.requests import Provider
+from parley.storage import auto_analyze as runs
+from parley.storage.database import Database
+
+Labels = Mapping[LabelKind, Sequence[str]]
+# A workspace and the key of a job.
+Run = tuple[str, str]
+# Of the rounds that the streams of a few runs are at. Labels of a round never change once it is complete.
+KEPT_ROUNDS = 64
+# How long a step waits for the other streams before it ends without a request, so that its stream can be stopped.
+WAIT_SECONDS = 10.0
+# How often a waiting step looks for rounds that other workers have completed. Those of its own worker wake it.
+LOOK_SECONDS = 1.0
+NO_ROUND_IS_OPEN = 2**31
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Fitting(NamedTuple):
+    """The labels that a prompt has room for, their tokens, and how many labels are left out."""
+
+    labels: Labels
+    tokens: int
+    left_out: int
+
+
+class Behind(NamedTuple):
+    """The labels are not known yet: `stream` has to complete a round first."""
+
+    stream: int
+
+
+class KnownLabels:
+    """The labels that one worker has read, and how far it has seen the runs come."""
+
+    def __init__(self, database: Database, limits: Callable[[Provider], float]) -> None:
+        """`limits`: the requests per second of a provider. So many steps wait at most, since all go on at once."""
+        self._database, self._limits = database, limits
+        self._rounds: OrderedDict[tuple[str, str, int], Labels] = OrderedDict()
+        self._fitting: OrderedDict[tuple[str, str, int, str], Fitting] = OrderedDict()
+        self._reading = asyncio.Lock()
+        self._open_rounds: OrderedDict[Run, int] = OrderedDict()
+        self._advanced: OrderedDict[Run, asyncio.Event] = OrderedDict()
+        self._waiting: Counter[Provider] = Counter()
+
+    async def of(self, step: ClassifyStep) -> Fitting | Behind:
+        """The labels that a prompt contains, as soon as all streams have completed the rounds that they come from.
+
+        `Behind` if that takes longer than `WAIT_SECONDS`.
+        """
+        run, horizon = (step.job.input.workspace_id, step.job.job_key), step.horizon
+        if horizon is None:
+            async with self._database.reads() as tx:
+                return _fitting(await runs.known_labels(tx, *run), step.sized_for)
+        key = (*run, horizon, step.sized_for)
+        if key not in self._fitting:
+            if step.phase is Phase.PARALLEL and (behind := await self._wait(run, horizon, step.candidate.provider)):
+                return behind
+            async with self._reading:
+                _keep(self._fitting, key, _fitting(await self._up_to(run, horizon), step.sized_for))
+        return self._fitting[key]
+
+    def set_open_round(self, run: Run, open_round: int | None) -> None:
+        """Note that all rounds before this one are complete; None: that all are. Wakes the steps that wait for it."""
+        known = NO_ROUND_IS_OPEN if open_round is None else open_round
+        if known > self._open_rounds.get(run, 0):
+            _keep(self._open_rounds, run, known)
+            if advanced := self._advanced.pop(run, None):
+                advanced.set()
+
+    async def _wait(self, run: Run, horizon: int, provider: Provider) -> Behind | None:
+        """Wait until all streams have completed the rounds up to `horizon`. Returns what it did not wait for."""
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + WAIT_SECONDS
+        while self._open_rounds.get(run, 1) <= horizon:
+            async with self._database.reads() as tx:
+                first = await runs.first_open(tx, *run)
+            self.set_open_round(run, None if first is None else first.round)
+            if first is None or first.round > horizon:
+                return None
+            if clock.time() > deadline or self._waiting[provider] >= self._limits(provider):
+                return Behind(first.stream or 0)
+            with self._counted(provider):
+                await self._advance(run)
+        return None
+
+    async def _advance(self, run: Run) -> None:
+        """Wait until this worker sees the run come to its next round, and not longer than `LOOK_SECONDS`."""
+        if run not in self._advanced:
+            _keep(self._advanced, run, asyncio.Event())
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._advanced[run].wait()
+        except TimeoutError:
+            return
+
+    @contextmanager
+    def _counted(self, provider: Provider) -> Generator[None]:
+        self._waiting[provider] += 1
+        try:
+            yield
+        finally:
+            self._waiting[provider] -= 1
+
+    async def _up_to(self, run: Run, horizon: int) -> Labels:
+        """The labels of complete rounds: those of the rounds after what was read before are added to it."""
+        key = (*run, horizon)
+        if key in self._rounds:
+            return self._rounds[key]
+        earlier = max((known for *of, known in self._rounds if (*of,) == run and known < horizon), default=None)
+        async with self._database.reads() as tx:
+            found = await runs.known_labels(tx, *run, after=earlier, up_to=horizon)
+        if earlier is not None:
+            before = self._rounds[*run, earlier]
+            found = {kind: [*before[kind], *found[kind]] for kind in LabelKind}
+        _keep(self._rounds, key, found)
+        return found
+
+
+def _fitting(labels: Labels, sized_for: str) -> Fitting:
+    fitting = labels_that_fit(labels, sized_for)
+    return Fitting(fitting, tokens_of_labels(fitting), left_out(labels, fitting))
+
+
+def _keep(kept: OrderedDict[K, V], key: K, value: V) -> None:
+    kept[key] = value
+    kept.move_to_end(key)
+    while len(kept) > KEPT_ROUNDS:
+        kept.popitem(last=False)

@@ -1,0 +1,125 @@
+"""An operator controls a labelling run: pause, resume, raise the budget, finish before the end."""
+
+import asyncio
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from parley import AutoAnalyzeHandle, AutoAnalyzeProgress, Client, InvalidInput, JobFailed, NotFound
+from tests.parts import SimulatorAdmin
+from tests.workflows.test_auto_analyze import chats, path, sessions_of, start
+from tests.workflows.test_auto_analyze_limits import statistics_of
+
+pytestmark = pytest.mark.usefixtures("worker")
+__all__ = ["path"]
+
+
+async def held(job: AutoAnalyzeHandle, why: str) -> AutoAnalyzeProgress:
+    """The progress of a run once it is held."""
+    async with asyncio.timeout(60):
+        while (progress := await job.progress()).held != why:
+            await asyncio.sleep(0.1)
+    return progress
+
+
+async def settled(client: Client, job: AutoAnalyzeHandle) -> int:
+    """How many sessions are labelled, once the run has no stream and no activity open."""
+    async with asyncio.timeout(60):
+        while True:
+            found = (await client.temporal.get_workflow_handle(job.id).describe()).raw_description
+            if (
+                not found.pending_children
+                and not found.pending_activities
+                and not found.HasField("pending_workflow_task")
+            ):
+                return sum(bool(one.original_intent) for one in await sessions_of(client, job))
+            await asyncio.sleep(0.1)
+
+
+class TestPause:
+    async def test_a_paused_run_sends_nothing_and_goes_on_with_the_same_labels(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        whole = await start(client, path, chats(120), streams=3, run_name="whole")
+        await whole.result()
+        before = len(await simulator.requests())
+        job = await start(client, path, chats(120), streams=3, run_name="paused")
+        await simulator.requests(at_least=before + 8)
+        assert (await job.pause()).held == "paused"
+        labelled = await settled(client, job)
+        assert 0 < labelled < 120
+        sent = len(await simulator.requests())
+        assert (await held(job, "paused")).note == "paused"
+        assert await settled(client, job) == labelled
+        assert len(await simulator.requests()) == sent
+        assert (await job.resume()).held == ""
+        report = await job.result()
+        assert statistics_of(report).labelled == 120
+        assert await sessions_of(client, job) == await sessions_of(client, whole)
+        assert await client.audit() == []
+
+    async def test_a_run_that_is_paused_in_its_discovery_waits_there(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("slow", provider="openai", times=None, hold=0.3)
+        job = await start(client, path, chats(40), streams=2)
+        await simulator.requests(at_least=1)
+        await job.pause()
+        assert await settled(client, job) < 40
+        await simulator.reset()
+        await job.resume()
+        assert statistics_of(await job.result()).labelled == 40
+
+
+class TestBudget:
+    async def test_a_used_up_budget_parks_the_run_until_it_is_raised(self, client: Client, path: Path) -> None:
+        job = await start(client, path, chats(60), budget_usd="0.003")
+        progress = await held(job, "budget")
+        assert progress.note == "the budget of $0.003 is used up: raise it, or finish now"
+        assert progress.cost_usd <= Decimal("0.003")
+        with pytest.raises(InvalidInput, match="less than what is spent"):
+            await job.resume(budget_usd=Decimal("0.0001"))
+        with pytest.raises(InvalidInput, match="budget_usd"):
+            await job.resume(budget_usd=Decimal(-1))
+        assert (await job.resume(budget_usd=Decimal(1))).budget_usd == 1
+        report = await job.result()
+        assert (statistics_of(report).labelled, statistics_of(report).fallbacks) == (60, 0)
+        assert await client.audit() == []
+
+    async def test_a_run_that_finishes_with_its_budget_merges_with_what_was_set_aside(
+        self, client: Client, path: Path
+    ) -> None:
+        job = await start(client, path, chats(60), budget_usd="0.004")
+        await held(job, "budget")
+        assert (await job.finish()).finishing
+        report = await job.result()
+        statistics = statistics_of(report)
+        assert 0 < statistics.labelled < 60
+        assert (report.status, statistics.unmerged_chunks) == ("completed", 0)
+        assert statistics.warnings[-1].startswith(f"{60 - statistics.labelled} sessions have no labels")
+        assert all(one.intent for one in await sessions_of(client, job) if one.original_intent)
+        assert report.costs.confirmed_usd <= Decimal("0.004")
+        assert await client.audit() == []
+
+    async def test_a_run_that_nobody_raises_fails_after_its_wait_limit_and_takes_no_update(
+        self, client: Client, path: Path
+    ) -> None:
+        job = await start(client, path, chats(60), budget_usd="0.002", wait_limit_seconds=1)
+        with pytest.raises(JobFailed) as failed:
+            await job.result()
+        assert failed.value.reason == "BudgetExhausted"
+        with pytest.raises(NotFound, match="does not run"):
+            await job.resume(budget_usd=Decimal(1))
+
+
+async def test_a_run_that_is_asked_to_finish_labels_no_further_session(
+    client: Client, path: Path, simulator: SimulatorAdmin
+) -> None:
+    job = await start(client, path, chats(200), streams=3)
+    await simulator.requests(at_least=8)
+    await job.finish()
+    report = await job.result()
+    assert report.status == "completed"
+    assert 0 < statistics_of(report).labelled < 200
+    assert await client.audit() == []
