@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from parley.domain.auto_analyze.estimate import RunEstimate
     from parley.domain.budgets import CapView, Period
     from parley.domain.chat import ChatSession
+    from parley.domain.chat_formats import ChatFormat, ChatRole
     from parley.domain.coaching.rubric import Rubric, RubricSkill
     from parley.domain.conversation.contract import (
         ConversationCost,
@@ -175,6 +176,7 @@ _MODULES = {
     "parley.domain.auto_analyze.estimate": ("RunEstimate",),
     "parley.domain.budgets": ("CapView", "Period"),
     "parley.domain.chat": ("ChatSession",),
+    "parley.domain.chat_formats": ("ChatFormat", "ChatRole"),
     "parley.domain.coaching.rubric": ("Rubric", "RubricSkill"),
     "parley.domain.conversation.contract": (
         "ConversationCost",
@@ -308,6 +310,8 @@ __all__ = [
     "Cached",
     "CallStatus",
     "CapView",
+    "ChatFormat",
+    "ChatRole",
     "ChatSession",
     "Client",
     "ConfigurationReport",

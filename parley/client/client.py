@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -50,6 +50,8 @@ from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
 from parley.domain.auto_analyze.contract import ExportedSession
 from parley.domain.auto_analyze.estimate import RunEstimate
 from parley.domain.budgets import CapView, Period
+from parley.domain.chat_formats import ChatFormat, ChatRole
+from parley.domain.chat_formats.drafts import DEFAULT_SESSION_GAP_HOURS
 from parley.domain.coaching.rubric import DEFAULT_RUBRIC, Rubric, built_in_rubrics
 from parley.domain.costs import BilledAttempt, Correction, Costs, Disagreement
 from parley.domain.errors import InvalidInput, NotFound
@@ -394,12 +396,22 @@ class Client:
             return [*built_in_rubrics().values(), *await rubrics.stored(tx, self.workspace_id)]
 
     async def import_chats(
-        self, path: str | Path, *, skip_invalid: bool = False, on_progress: Callable[[int], None] = lambda _: None
+        self,
+        path: str | Path,
+        *,
+        format: ChatFormat | None = None,
+        roles: Mapping[str, ChatRole] | None = None,
+        session_gap_hours: float = DEFAULT_SESSION_GAP_HOURS,
+        skip_invalid: bool = False,
+        on_progress: Callable[[int], None] = lambda _: None,
     ) -> Imported:
-        """Import a JSONL or CSV file of chat sessions: the whole file, or nothing.
+        """Import chat sessions from a file, a zip archive or a folder: all of it, or nothing.
 
         Args:
-            path: the file; a name that ends in `.csv` is CSV, any other is JSONL.
+            path: JSONL or CSV, or an export of another product (docs/chat-formats.md).
+            format: the format of all files; default: that of each is found by its content.
+            roles: `user`, `agent` or `bot` by the names of people, for formats that have names only.
+            session_gap_hours: the silence that ends a session, for formats without sessions; default 24.
             skip_invalid: leave out invalid lines and list them; default: refuse the file.
             on_progress: called with the number of sessions read so far.
 
@@ -410,7 +422,14 @@ class Client:
             InvalidInput: a line is not valid; the error names file, line and field, and nothing is stored.
         """
         return await import_chats(
-            self.database, self.workspace_id, Path(path), skip_invalid=skip_invalid, on_progress=on_progress
+            self.database,
+            self.workspace_id,
+            Path(path),
+            format=format,
+            roles=roles,
+            session_gap_hours=session_gap_hours,
+            skip_invalid=skip_invalid,
+            on_progress=on_progress,
         )
 
     async def auto_analyze(
