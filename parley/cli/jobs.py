@@ -298,7 +298,7 @@ def progress(
 def results(
     job_id: JobId,
     export: Annotated[
-        Path | None, typer.Option(help="Write a labelling run's sessions to this file: .jsonl or .csv.")
+        Path | None, typer.Option(help="Write a labelling run's sessions to this file: .jsonl, .csv or .parquet.")
     ] = None,
     html: Html = None,
     workspace: Workspace = "default",
