@@ -17,9 +17,9 @@ class Options:
     """The options of every benchmark. A number that is None is the benchmark's default.
 
     `sessions_per_stream` is for `history`, `data` and `truth` are for `labels`, `only` is for `faults`, `calling` and
-    `overhead`, `schedules` is for `ledger`, `minutes` for `ledger` and `calling`, `conversations` is for `chatting`: how
-    many at a time, without the figures of memory; empty: all cases. `seed`: of what is random, in `faults`, `ledger`,
-    `talking`, `calling`, `retention` and `memory`.
+    `overhead`, `schedules` is for `ledger`, `minutes` for `ledger` and `calling`, `conversations` is for `chatting`:
+    how many at a time, without the figures of memory; empty: all cases. `seed`: of what is random, in `faults`,
+    `ledger`, `talking`, `calling`, `retention` and `memory`.
     """
 
     sessions: int | None = None

@@ -22,7 +22,7 @@ from parley.client.auto_analyze import AutoAnalyzeHandle, AutoAnalyzeOptions, Au
 from parley.client.backend import describe_workflow, status_of
 from parley.client.generate import GenerateOptions
 from parley.client.generation import GenerationHandle
-from parley.client.importing import Imported
+from parley.client.importing import Imported, ReadingOptions
 from parley.client.listing import KINDS, STATUSES, JobPage, find_job
 from parley.client.reading import (
     MAX_RECORDING_BYTES,
@@ -137,12 +137,14 @@ AutoAnalyzeBody: Any = create_model(
     __doc__="A labelling run. In a multipart body, `file` is a part with chat sessions, and the rest is `options`.",
     user_id=(str, ...),
     dataset_id=(str | None, None),
-    skip_invalid=(bool, False),
     run_name=(str, ""),
+    **_options(ReadingOptions),
     **_options(AutoAnalyzeOptions),
 )
 
 
+# What is not an option of the run itself.
+IMPORT_FIELDS = {"user_id", "dataset_id", *ReadingOptions.__annotations__}
 BODIES = (AnalysisBody, AutoAnalyzeBody)
 
 
@@ -206,8 +208,12 @@ async def start_auto_analyze(caller: CurrentCaller, request: Request, response: 
         async with parts_of(request) as form:
             given = await _given(form, AutoAnalyzeBody)
             options = _auto_options(caller, given)
+            how = given.model_dump(include=set(ReadingOptions.__annotations__), exclude_none=True)
             imported = await import_upload(
-                caller.client.settings, caller.client.workspace_id, form.get("file"), skip_invalid=given.skip_invalid
+                caller.client.settings,
+                caller.client.workspace_id,
+                form.get("file"),
+                **how,
             )
         dataset_id = imported.dataset_id
     else:
@@ -371,7 +377,7 @@ def _named(options: dict[str, Any]) -> dict[str, Any]:
 
 def _auto_options(caller: Caller, given: Any) -> dict[str, Any]:
     """The options of a labelling run, checked before a file is imported."""
-    fields = given.model_dump(exclude_unset=True, exclude={"user_id", "dataset_id", "skip_invalid"})
+    fields = given.model_dump(exclude_unset=True, exclude=IMPORT_FIELDS)
     _named({"run_name": "", **fields})
     options = {name: value for name, value in fields.items() if value is not None and name != "run_name"}
     caller.client.check_auto_analyze_options(user_id=given.user_id, **options)

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
-from parley.client.importing import Imported, import_chats
+from parley.client.importing import Imported, ReadingOptions, import_chats
 from parley.client.reading import first_problem, read_json
 from parley.domain.errors import InvalidInput
 from parley.settings import Settings
@@ -87,33 +87,38 @@ def json_of(text: str, *, where: str) -> Any:
 
 
 async def import_upload(
-    settings: Settings, workspace_id: str, part: Any, *, skip_invalid: bool, name: str = "file"
+    settings: Settings,
+    workspace_id: str,
+    part: Any,
+    *,
+    name: str = "file",
+    **how: Unpack[ReadingOptions],
 ) -> Imported:
-    """Import an uploaded file of chat sessions.
+    """Import an uploaded file of chat sessions. `how` it is read.
 
     Raises:
         InvalidInput: the part is not a file, or a line of it is not valid.
     """
     if not isinstance(part, UploadFile):
-        raise InvalidInput("must be a file of chat sessions, JSONL or CSV", where=name)
+        raise InvalidInput("must be a file of chat sessions", where=name)
     with TemporaryDirectory(prefix="parley-upload-") as directory:
         path = Path(directory) / safe_name(part.filename or "")
         # In another thread with connections of its own: the tokens of a large file are counted for minutes, and other
         # requests of this process must not wait for them.
-        return await asyncio.to_thread(_import, settings, workspace_id, part, path, skip_invalid)
+        return await asyncio.to_thread(_import, settings, workspace_id, part, path, how)
 
 
-def _import(settings: Settings, workspace_id: str, part: UploadFile, path: Path, skip_invalid: bool) -> Imported:
+def _import(settings: Settings, workspace_id: str, part: UploadFile, path: Path, how: ReadingOptions) -> Imported:
     with path.open("wb") as file:
         shutil.copyfileobj(part.file, file)
-    return asyncio.run(_import_file(settings, workspace_id, path, skip_invalid))
+    return asyncio.run(_import_file(settings, workspace_id, path, how))
 
 
-async def _import_file(settings: Settings, workspace_id: str, path: Path, skip_invalid: bool) -> Imported:
+async def _import_file(settings: Settings, workspace_id: str, path: Path, how: ReadingOptions) -> Imported:
     assert settings.database_url is not None  # noqa: S101 - the gateway does not start without it
     database = Database(settings.database_url, pool_size=1)
     try:
-        return await import_chats(database, workspace_id, path, skip_invalid=skip_invalid)
+        return await import_chats(database, workspace_id, path, **how)
     finally:
         await database.close()
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from parley.client.generate import GenerateOptions, Messages, TurnOptions
     from parley.client.generation import GenerationHandle, GenerationReport
     from parley.client.housekeeping import CostAlertReport, EventReport, Housekeeping
-    from parley.client.importing import Imported, Skipped
+    from parley.client.importing import Imported, ReadingOptions, Skipped
     from parley.client.knowledge import Knowledge
     from parley.client.listing import JobPage, JobSummary
     from parley.client.memory import UserMemory
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from parley.domain.auto_analyze.estimate import RunEstimate
     from parley.domain.budgets import CapView, Period
     from parley.domain.chat import ChatSession
+    from parley.domain.chat_formats import ChatFormat, ChatRole
     from parley.domain.coaching.rubric import Rubric, RubricSkill
     from parley.domain.conversation.contract import (
         ConversationCost,
@@ -151,7 +152,7 @@ _MODULES = {
     "parley.client.generate": ("GenerateOptions", "Messages", "TurnOptions"),
     "parley.client.generation": ("GenerationHandle", "GenerationReport"),
     "parley.client.housekeeping": ("CostAlertReport", "EventReport", "Housekeeping"),
-    "parley.client.importing": ("Imported", "Skipped"),
+    "parley.client.importing": ("Imported", "ReadingOptions", "Skipped"),
     "parley.client.listing": ("JobPage", "JobSummary"),
     "parley.client.knowledge": ("Knowledge",),
     "parley.client.memory": ("UserMemory",),
@@ -177,6 +178,7 @@ _MODULES = {
     "parley.domain.auto_analyze.estimate": ("RunEstimate",),
     "parley.domain.budgets": ("CapView", "Period"),
     "parley.domain.chat": ("ChatSession",),
+    "parley.domain.chat_formats": ("ChatFormat", "ChatRole"),
     "parley.domain.coaching.rubric": ("Rubric", "RubricSkill"),
     "parley.domain.conversation.contract": (
         "ConversationCost",
@@ -310,6 +312,8 @@ __all__ = [
     "Cached",
     "CallStatus",
     "CapView",
+    "ChatFormat",
+    "ChatRole",
     "ChatSession",
     "Client",
     "ConfigurationReport",
@@ -390,6 +394,7 @@ __all__ = [
     "Progress",
     "Prompt",
     "Provider",
+    "ReadingOptions",
     "Recommendation",
     "RecordingPart",
     "RefillReport",

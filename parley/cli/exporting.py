@@ -3,10 +3,11 @@
 import csv
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from io import StringIO
 from pathlib import Path
-from typing import Any, TextIO
+from types import NoneType
+from typing import Any, get_args
 
 from parley import ExportedSession, InvalidInput, Summary
 from parley.cli.console import err, printable
@@ -17,20 +18,19 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 async def write_sessions(sessions: AsyncIterator[ExportedSession], path: Path) -> int:
-    """Write JSONL or CSV, by the file's ending; returns the number of sessions.
+    """Write JSONL, CSV or Parquet, by the file's ending; returns the number of sessions.
 
     The file is replaced only when the new one is complete.
 
     Raises:
-        InvalidInput: the name has another ending, or the file cannot be written.
+        InvalidInput: the name has another ending, the file cannot be written, or Parquet's library is not installed.
     """
     writer = WRITERS.get(path.suffix.lower())
     if writer is None:
-        raise InvalidInput("must end in .jsonl or .csv", where=path.name)
+        raise InvalidInput("must end in .jsonl, .csv or .parquet", where=path.name)
     part, written = path.with_name(f"{path.name}.part"), 0
     try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            write = writer(file)
+        with writer(part) as write:
             async for session in sessions:
                 write(session)
                 written += 1
@@ -43,19 +43,66 @@ async def write_sessions(sessions: AsyncIterator[ExportedSession], path: Path) -
     return written
 
 
-def _jsonl(file: TextIO) -> Callable[[ExportedSession], object]:
-    return lambda session: file.write(session.model_dump_json() + "\n")
+Write = Callable[[ExportedSession], object]
 
 
-def _csv(file: TextIO) -> Callable[[ExportedSession], object]:
-    rows = csv.DictWriter(file, list(ExportedSession.model_fields))
-    rows.writeheader()
-    return lambda session: rows.writerow(
-        {name: _cell(value) for name, value in session.model_dump(mode="json").items()}
-    )
+@contextmanager
+def _jsonl(path: Path) -> Iterator[Write]:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        yield lambda session: file.write(session.model_dump_json() + "\n")
 
 
-WRITERS = {".jsonl": _jsonl, ".csv": _csv}
+@contextmanager
+def _csv(path: Path) -> Iterator[Write]:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.DictWriter(file, list(ExportedSession.model_fields))
+        rows.writeheader()
+        yield lambda session: rows.writerow(
+            {name: _cell(value) for name, value in session.model_dump(mode="json").items()}
+        )
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Write]:
+    """Rows are written in groups of `ROWS_IN_GROUP`, so that memory does not grow with the run."""
+    try:
+        from pyarrow import Table, bool_, int32, schema, string  # noqa: PLC0415 - an extra, which takes long to load
+        from pyarrow.parquet import ParquetWriter  # noqa: PLC0415
+    except ModuleNotFoundError:
+        raise InvalidInput("is not installed: pip install 'parley[parquet]'", where="pyarrow") from None
+
+    kinds = {bool: bool_(), int: int32()}
+    types = ((name, _only(field.annotation)) for name, field in ExportedSession.model_fields.items())
+    columns = schema([(name, kinds.get(kind, string())) for name, kind in types])
+    rows: list[dict[str, Any]] = []
+
+    with path.open("wb") as file, ParquetWriter(file, columns) as target:
+
+        def write_group() -> None:
+            target.write_table(Table.from_pylist(rows, schema=columns))
+            rows.clear()
+
+        def write(session: ExportedSession) -> None:
+            rows.append(session.model_dump(mode="json"))
+            if len(rows) >= ROWS_IN_GROUP:
+                write_group()
+
+        yield write
+        if rows:
+            write_group()
+
+
+def _only(annotation: Any) -> Any:
+    """The type of a field without None."""
+    return next((one for one in get_args(annotation) if one is not NoneType), annotation)
+
+
+ROWS_IN_GROUP = 10_000
+WRITERS: dict[str, Callable[[Path], AbstractContextManager[Write]]] = {
+    ".jsonl": _jsonl,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}
 
 
 def _cell(value: object) -> object:

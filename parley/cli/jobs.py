@@ -1,7 +1,7 @@
 """Jobs: `parley analyze`, `import`, `auto-analyze`, `jobs`, `progress`, `results`, `pause`, `cancel` …"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple, Unpack, cast
 
@@ -12,10 +12,13 @@ from parley import (
     AnalysisHandle,
     AutoAnalyzeHandle,
     AutoAnalyzeOptions,
+    ChatFormat,
+    ChatRole,
     Client,
     Imported,
     InvalidInput,
     Provider,
+    ReadingOptions,
     Session,
     Transcript,
     UnpricedModel,
@@ -29,6 +32,8 @@ from parley.client.listing import KINDS, STATUSES
 from parley.client.reading import read_conversation, read_recording, read_rubric
 from parley.client.session_analysis import HearingOptions
 from parley.domain.auto_analyze.contract import DEFAULT_BUDGET_USD, RunControls
+from parley.domain.chat_formats import CHAT_FORMATS, CHAT_ROLES
+from parley.domain.chat_formats.drafts import DEFAULT_SESSION_GAP_HOURS
 from parley.domain.coaching.rubric import DEFAULT_RUBRIC
 from parley.domain.requests import ChatProviderName
 from parley.domain.session_analysis import (
@@ -47,6 +52,24 @@ OnlyModel = Annotated[
 Html = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Write the report of a session analysis to this file, as one HTML page."),
+]
+ChatFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="Chat sessions: JSONL, CSV, or an export of another product; a file, a zip archive or a folder.",
+    ),
+]
+ChatFileFormat = Annotated[
+    ChatFormat | None,
+    typer.Option(metavar="FORMAT", help=f"One of {', '.join(CHAT_FORMATS)}; default: as the content shows."),
+]
+RoleOfName = Annotated[
+    Sequence[str],
+    typer.Option(metavar="NAME=ROLE", help="The role of a name in the chats: user, agent or bot; more than once."),
+]
+SessionGap = Annotated[
+    float, typer.Option(metavar="HOURS", help="The silence that ends a session, where a format has no sessions.")
 ]
 JobId = Annotated[
     str, typer.Argument(metavar="ID", help="The job's id, as the command that started it printed it, or a job's key.")
@@ -154,15 +177,24 @@ def _recording(audio: str) -> _Given:
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Chat sessions: JSONL, or CSV with a messages column.")],
+    file: ChatFile,
+    format: ChatFileFormat = None,
+    role: RoleOfName = (),
+    session_gap: SessionGap = DEFAULT_SESSION_GAP_HOURS,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out and list invalid lines.")] = False,
     workspace: Workspace = "default",
     as_json: Json = False,
 ) -> None:
     """Import a file of chat sessions: the whole file, or nothing."""
+    how: ReadingOptions = {
+        "format": format,
+        "roles": parse_roles(role),
+        "session_gap_hours": session_gap,
+        "skip_invalid": skip_invalid,
+    }
 
     async def work(client: Client) -> None:
-        done = await import_file(client, file, skip_invalid=skip_invalid)
+        done = await import_file(client, file, **how)
         show_json(done) if as_json else out.say(done.dataset_id)
 
     with_client(workspace, work)
@@ -170,7 +202,10 @@ def import_(
 
 @app.command("auto-analyze")
 def auto_analyze(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Chat sessions: JSONL, or CSV with a messages column.")],
+    file: ChatFile,
+    format: ChatFileFormat = None,
+    role: RoleOfName = (),
+    session_gap: SessionGap = DEFAULT_SESSION_GAP_HOURS,
     user: Annotated[str, typer.Option(help="Whose energy pays.")] = "operator",
     provider: OnlyProvider = None,
     model: OnlyModel = None,
@@ -191,6 +226,12 @@ def auto_analyze(
     as_json: Json = False,
 ) -> None:
     """Import chat sessions and label them consistently."""
+    how: ReadingOptions = {
+        "format": format,
+        "roles": parse_roles(role),
+        "session_gap_hours": session_gap,
+        "skip_invalid": skip_invalid,
+    }
     options: AutoAnalyzeOptions = {
         "provider": Provider(provider) if provider else None,
         "model": model,
@@ -202,9 +243,9 @@ def auto_analyze(
     async def work(client: Client) -> None:
         client.check_auto_analyze_options(user_id=user, **options)
         if dry_run:
-            await show_estimate(client, file, skip_invalid=skip_invalid, as_json=as_json, user_id=user, **options)
+            await show_estimate(client, file, how, as_json=as_json, user_id=user, **options)
             return
-        dataset = await import_file(client, file, skip_invalid=skip_invalid)
+        dataset = await import_file(client, file, **how)
         if found := await client.estimate_auto_analyze(dataset, user_id=user, **options):
             err.say(f"about ${found.estimated_usd} with {found.model} (estimated; {limit})")
             for warning in found.warnings:
@@ -279,7 +320,7 @@ def progress(
 def results(
     job_id: JobId,
     export: Annotated[
-        Path | None, typer.Option(help="Write a labelling run's sessions to this file: .jsonl or .csv.")
+        Path | None, typer.Option(help="Write a labelling run's sessions to this file: .jsonl, .csv or .parquet.")
     ] = None,
     html: Html = None,
     workspace: Workspace = "default",
@@ -365,35 +406,51 @@ def parse_number_or(text: str, word: str, *, where: str) -> int | None:
         raise InvalidInput(f"must be a number or {word}, not {text!r}", where=where) from None
 
 
-async def import_file(client: Client, file: Path, *, skip_invalid: bool) -> Imported:
+def parse_roles(given: Sequence[str]) -> dict[str, ChatRole]:
+    """Roles by name, from `NAME=ROLE`.
+
+    Raises:
+        InvalidInput: one of them is something else.
+    """
+    roles: dict[str, ChatRole] = {}
+    for one in given:
+        name, _, written = one.rpartition("=")
+        role = CHAT_ROLES.get(written)
+        if not name.strip() or role is None:
+            raise InvalidInput(f"must be NAME=user, NAME=agent or NAME=bot, not {one!r}", where="--role")
+        roles[name] = role
+    return roles
+
+
+async def import_file(client: Client, file: Path, **how: Unpack[ReadingOptions]) -> Imported:
     """Import a file with a progress line, and list the lines that were left out."""
     with err.status(f"importing {escape(file.name)}") as status:
         done = await client.import_chats(
             file,
-            skip_invalid=skip_invalid,
+            **how,
             on_progress=lambda read: status.update(f"importing {escape(file.name)}: {read:,} sessions"),
         )
     for line in done.skipped:
-        text = ": ".join(filter(None, (f"{file.name}: line {line.line}", line.field, line.problem)))
+        text = ": ".join(filter(None, (f"{line.file or file.name}: line {line.line}", line.field, line.problem)))
         err.say(f"skipped {text}")
-    how = "imported before" if done.known else "imported"
+    when = "imported before" if done.known else "imported"
     sessions, tokens = display.counted(done.sessions, "session"), display.counted(done.tokens, "token")
-    err.say(f"{sessions} {how}, {tokens}")
+    err.say(f"{sessions} {when}, {tokens}")
     return done
 
 
 async def show_estimate(
     client: Client,
     file: Path,
+    how: ReadingOptions,
     *,
-    skip_invalid: bool,
     as_json: bool,
     user_id: str,
     **options: Unpack[AutoAnalyzeOptions],
 ) -> None:
     """Show what a run on a file will probably take."""
     with err.status(f"reading {escape(file.name)}"):
-        found = await client.estimate_auto_analyze(file, user_id=user_id, skip_invalid=skip_invalid, **options)
+        found = await client.estimate_auto_analyze(file, how, user_id=user_id, **options)
     if found is None:
         raise UnpricedModel("no price is known for a model of the settings: name one with --model")
     show_json(found) if as_json else out.print(display.estimate(found))

@@ -14,7 +14,7 @@ from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
 from parley.client.backend import Backend, WorkflowStart, start_workflow, temporal_errors
-from parley.client.importing import Imported, read_facts
+from parley.client.importing import Imported, ReadingOptions, read_facts
 from parley.client.jobs import JobHandle, check_model, provider_of, true_status
 from parley.client.reading import first_problem
 from parley.domain.auto_analyze.contract import (
@@ -265,11 +265,11 @@ async def estimate_run(backend: Backend, job: AutoAnalyzeInput, facts: Sequence[
 
 
 async def facts_of(
-    backend: Backend, workspace_id: str, source: Imported | Path, *, skip_invalid: bool
+    backend: Backend, workspace_id: str, source: Imported | Path, reading: ReadingOptions
 ) -> list[SessionFacts]:
     """What a run on a dataset, or on a file that is not imported, is planned by."""
     if isinstance(source, Path):
-        return await read_facts(source, skip_invalid=skip_invalid)
+        return await read_facts(source, **reading)
     async with backend.database.transaction(bulk=True) as tx:
         return await session_facts(tx, workspace_id, source.dataset_id)
 

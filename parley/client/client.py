@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -37,7 +37,7 @@ from parley.client.generate import (
 )
 from parley.client.generation import GenerationHandle, start_generation
 from parley.client.housekeeping import Housekeeping, check_health
-from parley.client.importing import Imported, import_chats
+from parley.client.importing import Imported, ReadingOptions, import_chats
 from parley.client.knowledge import Knowledge
 from parley.client.listing import JobPage, JobSummary, find_job, job_page, list_jobs
 from parley.client.memory import UserMemory
@@ -51,6 +51,8 @@ from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
 from parley.domain.auto_analyze.contract import ExportedSession
 from parley.domain.auto_analyze.estimate import RunEstimate
 from parley.domain.budgets import CapView, Period
+from parley.domain.chat_formats import ChatFormat, ChatRole
+from parley.domain.chat_formats.drafts import DEFAULT_SESSION_GAP_HOURS
 from parley.domain.coaching.rubric import DEFAULT_RUBRIC, Rubric, built_in_rubrics
 from parley.domain.costs import BilledAttempt, Correction, Costs, Disagreement
 from parley.domain.errors import InvalidInput, NotFound
@@ -395,12 +397,22 @@ class Client:
             return [*built_in_rubrics().values(), *await rubrics.stored(tx, self.workspace_id)]
 
     async def import_chats(
-        self, path: str | Path, *, skip_invalid: bool = False, on_progress: Callable[[int], None] = lambda _: None
+        self,
+        path: str | Path,
+        *,
+        format: ChatFormat | None = None,
+        roles: Mapping[str, ChatRole] | None = None,
+        session_gap_hours: float = DEFAULT_SESSION_GAP_HOURS,
+        skip_invalid: bool = False,
+        on_progress: Callable[[int], None] = lambda _: None,
     ) -> Imported:
-        """Import a JSONL or CSV file of chat sessions: the whole file, or nothing.
+        """Import chat sessions from a file, a zip archive or a folder: all of it, or nothing.
 
         Args:
-            path: the file; a name that ends in `.csv` is CSV, any other is JSONL.
+            path: JSONL or CSV, or an export of another product (docs/chat-formats.md).
+            format: the format of all files; default: that of each is found by its content.
+            roles: `user`, `agent` or `bot` by the names of people, for formats that have names only.
+            session_gap_hours: the silence that ends a session, for formats without sessions; default 24.
             skip_invalid: leave out invalid lines and list them; default: refuse the file.
             on_progress: called with the number of sessions read so far.
 
@@ -411,7 +423,14 @@ class Client:
             InvalidInput: a line is not valid; the error names file, line and field, and nothing is stored.
         """
         return await import_chats(
-            self.database, self.workspace_id, Path(path), skip_invalid=skip_invalid, on_progress=on_progress
+            self.database,
+            self.workspace_id,
+            Path(path),
+            format=format,
+            roles=roles,
+            session_gap_hours=session_gap_hours,
+            skip_invalid=skip_invalid,
+            on_progress=on_progress,
         )
 
     async def auto_analyze(
@@ -454,9 +473,9 @@ class Client:
     async def estimate_auto_analyze(
         self,
         source: Imported | Path,
+        reading: ReadingOptions | None = None,
         *,
         user_id: str,
-        skip_invalid: bool = False,
         **options: Unpack[AutoAnalyzeOptions],
     ) -> RunEstimate | None:
         """What `auto_analyze` will probably take: requests, tokens, USD and minutes by phase.
@@ -465,8 +484,8 @@ class Client:
 
         Args:
             source: a file of chat sessions that need not be imported, or a dataset from `import_chats`.
+            reading: how a file is read: the options of `import_chats`. Default: as `import_chats` reads it.
             user_id: the user who pays with energy.
-            skip_invalid: leave invalid lines of the file out, in place of an error; default False.
             options: those of `auto_analyze`.
 
         Returns:
@@ -480,7 +499,7 @@ class Client:
         """
         dataset_id = "" if isinstance(source, Path) else source.dataset_id
         job = auto_analyze_input(self.settings, self.workspace_id, dataset_id, user_id=user_id, **options)
-        facts = await facts_of(self._backend, self.workspace_id, source, skip_invalid=skip_invalid)
+        facts = await facts_of(self._backend, self.workspace_id, source, reading or {})
         return await estimate_run(self._backend, job, facts)
 
     async def jobs(

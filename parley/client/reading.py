@@ -31,6 +31,23 @@ WORKSPACE_ID: TypeAdapter[str] = TypeAdapter(WorkspaceId)
 CONVERSATION_ID: TypeAdapter[str] = TypeAdapter(ConversationId)
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Python's JSON parser accepts a duplicate name and drops one of its values."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"{shown(twice)} is twice in one object: remove one")
+    return found
+
+
+# No NaN, no duplicate names.
+STRICT = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated)
+
+
 def read_session(path: Path) -> Session:
     """A session file.
 
@@ -118,7 +135,7 @@ def read_json(text: str, *, where: str = "", field: str = "") -> Any:
     """
     try:
         # Without the line end, so that an error at the end of a line has that line's number.
-        return json.loads(text.rstrip(" \t\r\n"), parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated)
+        return STRICT.decode(text.rstrip(" \t\r\n"))
     except RecursionError:
         raise InvalidInput("is not JSON: nested too deeply", where=where, field=field) from None
     except json.JSONDecodeError as error:
@@ -220,19 +237,6 @@ def _place(error: json.JSONDecodeError) -> str:
     """The place of the error; text of a single line has no line number."""
     line = f"line {error.lineno}, " if "\n" in error.doc else ""
     return f"{line}column {error.colno}"
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Python's JSON parser accepts a duplicate name and drops one of its values."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ValueError(f"{shown(twice)} is twice in one object: remove one")
-    return found
 
 
 def _field(location: tuple[int | str, ...]) -> str:

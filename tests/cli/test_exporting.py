@@ -2,12 +2,15 @@
 
 import csv
 import json
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 
+from parley.cli import exporting
 from parley.cli.exporting import write_sessions
 from parley.domain.auto_analyze.contract import ExportedSession
 from parley.domain.chat import Containment
@@ -114,7 +117,7 @@ async def test_no_sessions_make_an_empty_file(name: str, tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["out.json", "out.xlsx", "out", "csv", "out.csv.gz"])
 async def test_another_ending_is_refused(name: str, tmp_path: Path):
-    with pytest.raises(InvalidInput, match=f"^{name}: must end in .jsonl or .csv$"):
+    with pytest.raises(InvalidInput, match=f"^{name}: must end in .jsonl, .csv or .parquet$"):
         await write_sessions(each(labelled()), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
@@ -145,3 +148,51 @@ async def test_an_export_replaces_the_earlier_file(tmp_path: Path):
         await write_sessions(each(*[labelled()] * count), path)
     assert len(path.read_text().splitlines()) == 1
     assert list(tmp_path.iterdir()) == [path]
+
+
+def parquet(path: Path) -> pyarrow.parquet.ParquetFile:
+    return pyarrow.parquet.ParquetFile(path)
+
+
+async def test_parquet_round_trips_with_types_and_nulls(tmp_path: Path):
+    path = tmp_path / "out.parquet"
+    words = 'said "no",\r\nthen;\tleft\u2028 我 🙂'
+    sessions = [labelled("a", summary=words), unlabelled("b"), labelled("=c", fallback=True)]
+    assert await write_sessions(each(*sessions), path) == 3
+    found = parquet(path).read()
+    assert [ExportedSession(**row) for row in found.to_pylist()] == sessions
+    assert found.schema.names == FIELDS
+    kinds = {name: str(found.schema.field(name).type) for name in FIELDS}
+    assert (kinds["containment"], kinds["fallback"], kinds["round"], kinds["summary"]) == (
+        *("string", "bool", "int32", "string"),
+    )
+
+
+async def test_parquet_is_written_in_groups_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(exporting, "ROWS_IN_GROUP", 100)
+    path = tmp_path / "out.PARQUET"
+    assert await write_sessions(each(*(labelled(str(at)) for at in range(250))), path) == 250
+    file = parquet(path)
+    assert [file.metadata.row_group(at).num_rows for at in range(file.num_row_groups)] == [100, 100, 50]
+    assert file.read(["session_id"])["session_id"].to_pylist() == [str(at) for at in range(250)]
+
+
+async def test_no_sessions_make_a_parquet_file_with_columns(tmp_path: Path):
+    assert await write_sessions(each(), tmp_path / "out.parquet") == 0
+    assert (parquet(tmp_path / "out.parquet").schema_arrow.names, list(tmp_path.iterdir())) == (
+        FIELDS,
+        [tmp_path / "out.parquet"],
+    )
+
+
+async def test_a_parquet_export_that_fails_leaves_nothing(tmp_path: Path):
+    with pytest.raises(NotFound):
+        await write_sessions(each(labelled("b"), error=NotFound("no such job")), tmp_path / "out.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_parquet_without_its_library_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InvalidInput, match=r"^pyarrow: is not installed: pip install 'parley\[parquet\]'$"):
+        await write_sessions(each(labelled()), tmp_path / "out.parquet")
+    assert list(tmp_path.iterdir()) == []

@@ -1,35 +1,32 @@
 """Imports on a real PostgreSQL: the whole file or nothing; errors name line and field."""
 
 import asyncio
+import codecs
 import csv
 import io
 import json
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import tiktoken
-from pydantic import SecretStr
-from sqlalchemy import text
-from sqlalchemy.engine import make_url
 
 from parley.cli.jobs import import_file
-from parley.client.importing import MAX_LINE_CHARACTERS, Imported, Skipped, import_chats
+from parley.client.chat_files import MAX_LINE_CHARACTERS
+from parley.client.importing import Imported, Skipped, import_chats
 from parley.domain import tokens
-from parley.domain.auto_analyze.sampling import SessionFacts
 from parley.domain.chat import Containment
 from parley.domain.errors import InvalidInput, NotFound
 from parley.domain.tokens import count_tokens
-from parley.storage.database import Database
 from parley.storage.datasets import load_dataset, session_facts
 from starter.embedded import Addresses
-from tests.parts import SAMPLES, run_sql
+from tests.client.desk import Desk, as_bytes, database, desk
+from tests.parts import SAMPLES
 
+__all__ = ["database", "desk"]  # fixtures
 KINDS = [kind.value for kind in Containment]
 COLUMNS = ["session_id", "user_id", "bot_id", "containment", "messages"]
 
@@ -62,10 +59,6 @@ def as_csv(*sessions: dict[str, Any], columns: list[str] = COLUMNS, **dialect: A
     return made.getvalue()
 
 
-def as_bytes(content: str | bytes) -> bytes:
-    return content.encode() if isinstance(content, str) else content
-
-
 class Interrupted(BaseException):
     """An interrupt, as Ctrl-C raises it."""
 
@@ -73,66 +66,6 @@ class Interrupted(BaseException):
 def interrupted(read: int) -> None:
     if read >= 1000:
         raise Interrupted
-
-
-class Desk:
-    """Imports file contents into a new workspace, and reads what is stored there."""
-
-    def __init__(self, database: Database, folder: Path) -> None:
-        self.database, self.folder, self.workspace = database, folder, f"workspace-{uuid4().hex}"
-
-    async def load(
-        self, content: str | bytes, name: str = "chats.jsonl", *, workspace: str | None = None, **how: Any
-    ) -> Imported:
-        path = self.folder / name
-        path.write_bytes(as_bytes(content))
-        return await import_chats(self.database, workspace or self.workspace, path, **how)
-
-    async def refused(self, content: str | bytes, name: str = "chats.jsonl", **how: Any) -> InvalidInput:
-        """The error, which is one short line; nothing is stored."""
-        with pytest.raises(InvalidInput) as error:
-            await self.load(content, name, **how)
-        assert "\n" not in str(error.value)
-        assert len(str(error.value)) < 400
-        assert await self.rows() == (0, 0)
-        return error.value
-
-    async def stored(self, imported: Imported) -> list[SessionFacts]:
-        async with self.database.transaction() as tx:
-            return await session_facts(tx, self.workspace, imported.dataset_id)
-
-    async def names(self, imported: Imported) -> list[str]:
-        return [facts.session_id for facts in await self.stored(imported)]
-
-    async def payloads(self, imported: Imported) -> list[dict[str, Any]]:
-        query = "SELECT payload FROM chat_sessions WHERE workspace_id = :workspace AND dataset_id = :dataset"
-        return await self._all(f"{query} ORDER BY position", dataset=imported.dataset_id)
-
-    async def rows(self) -> tuple[int, int]:
-        """The number of datasets and sessions of the workspace."""
-        [datasets] = await self._all("SELECT count(*) FROM datasets WHERE workspace_id = :workspace")
-        [sessions] = await self._all("SELECT count(*) FROM chat_sessions WHERE workspace_id = :workspace")
-        return datasets, sessions
-
-    async def _all(self, query: str, **values: str) -> list[Any]:
-        async with self.database.transaction() as tx:
-            return list((await tx.execute(text(query), {"workspace": self.workspace, **values})).scalars())
-
-
-@pytest.fixture(scope="module")
-async def database(template: str) -> AsyncIterator[Database]:
-    """One database for this module: each test uses a new workspace."""
-    name = f"test_{uuid4().hex}"
-    await run_sql(template, f"CREATE DATABASE {name} TEMPLATE parley_template")
-    opened = Database(SecretStr(make_url(template).set(database=name).render_as_string(hide_password=False)))
-    yield opened
-    await opened.close()
-    await run_sql(template, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@pytest.fixture
-def desk(database: Database, tmp_path: Path) -> Desk:
-    return Desk(database, tmp_path)
 
 
 AB = (session("a"), session("b"))
@@ -159,10 +92,18 @@ class TestFiles:
             lines("", AB[0], "   \t", "", AB[1], ""),
             lines(*AB).replace("\n", "\r\n"),
             "\ufeff" + lines("", AB[0], "", AB[1]).replace("\n", "\r\n"),
+            lines(*AB).encode("utf-16"),
+            lines(*AB).encode("utf-32"),
+            json.dumps(AB),
+            json.dumps(AB, indent=2),
+            "".join(json.dumps(one, indent=1) for one in AB),
         ],
-        ids=["plain", "no last line end", "BOM", "blank lines", "CRLF", "all of them"],
+        ids=[
+            *("plain", "no last line end", "BOM", "blank lines", "CRLF", "all of them", "UTF-16", "UTF-32"),
+            *("one list", "one list in lines", "objects in lines"),
+        ],
     )
-    async def test_jsonl_variants_are_accepted(self, content: str, desk: Desk) -> None:
+    async def test_jsonl_variants_are_accepted(self, content: str | bytes, desk: Desk) -> None:
         assert await desk.names(await desk.load(content)) == ["a", "b"]
 
     @pytest.mark.parametrize(
@@ -174,10 +115,18 @@ class TestFiles:
             "\r\n" + as_csv(*AB) + "\r\n\r\n",
             as_csv(*AB, quoting=csv.QUOTE_ALL),
             as_csv(*AB, columns=["containment", "messages", "session_id", "user_id"]),
+            as_csv(*AB, delimiter=";"),
+            as_csv(*AB, delimiter="\t"),
+            "sep=;\r\n" + as_csv(*AB, delimiter=";"),
+            as_csv(*AB).encode("utf-16"),
+            as_csv(*AB, delimiter=";").encode("utf-16-be").join((codecs.BOM_UTF16_BE, b"")),
         ],
-        ids=["plain", "BOM", "LF, no last line end", "blank lines", "all quoted", "other order, no bot_id"],
+        ids=[
+            *("plain", "BOM", "LF, no last line end", "blank lines", "all quoted", "other order, no bot_id"),
+            *("semicolons", "tabs", "Excel's first line", "UTF-16", "UTF-16 BE, semicolons"),
+        ],
     )
-    async def test_csv_variants_are_accepted(self, content: str, desk: Desk) -> None:
+    async def test_csv_variants_are_accepted(self, content: str | bytes, desk: Desk) -> None:
         assert await desk.names(await desk.load(content, "chats.CSV")) == ["a", "b"]
 
     @pytest.mark.parametrize("form", ["jsonl", "csv"])
@@ -376,7 +325,6 @@ class TestBadTables:
             "session_id,user_id,containment,messages,extra",
             "session_id,session_id,user_id,containment,messages",
             "session_id,user_id,bot_id,bot_id,containment,messages",
-            "session_id;user_id;containment;messages",
             "Session_ID,user_id,containment,messages",
             '{"session_id": "a"}',
             '"several\nlines",b',

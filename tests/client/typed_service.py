@@ -31,6 +31,8 @@ from parley import (
     CachePolicy,
     CallStatus,
     CapView,
+    ChatFormat,
+    ChatRole,
     ChatSession,
     Client,
     ConfigurationReport,
@@ -111,6 +113,7 @@ from parley import (
     Progress,
     Prompt,
     Provider,
+    ReadingOptions,
     Recommendation,
     RecordingPart,
     RefillReport,
@@ -323,11 +326,16 @@ async def coach(client: Client, recording: bytes | None) -> None:
 
 async def label(client: Client, path: Path) -> None:
     client.check_auto_analyze_options(user_id="ann", streams=4)
-    imported: Imported = await client.import_chats(path, skip_invalid=True, on_progress=print)
+    names: dict[str, ChatRole] = {"Support": "agent"}
+    form: ChatFormat = "whatsapp"
+    imported: Imported = await client.import_chats(
+        path, format=form, roles=names, session_gap_hours=12, skip_invalid=True, on_progress=print
+    )
     estimate: RunEstimate | None = await client.estimate_auto_analyze(imported, user_id="ann", streams=4)
     jobs: list[JobSummary] = await client.jobs(kind="AutoAnalyze", status="running", limit=5)
     print(estimate, jobs)
-    planned: RunEstimate | None = await client.estimate_auto_analyze(path, user_id="ann", skip_invalid=True)
+    reading: ReadingOptions = {"skip_invalid": True}
+    planned: RunEstimate | None = await client.estimate_auto_analyze(path, reading, user_id="ann")
     print(planned)
     skipped: tuple[Skipped, ...] = imported.skipped
     options: AutoAnalyzeOptions = {

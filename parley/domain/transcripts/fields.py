@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from parley.domain.errors import InvalidInput
 from parley.domain.hearing import TURN_PAUSE_SECONDS, Passage, TranscriptWord
@@ -25,7 +25,7 @@ class Fields:
         """The error for a part."""
         return InvalidInput(problem, where=self._where, field=self._at(name))
 
-    def list_of(self, name: str) -> Iterator["Fields"]:
+    def list_of(self, name: str) -> Iterator[Self]:
         """The objects of a list; none where it is missing.
 
         Raises:
@@ -39,7 +39,7 @@ class Fields:
         for number, one in enumerate(cast("list[Any]", given)):
             yield self._inner(one, f"{name}.{number}")
 
-    def inner(self, name: str) -> "Fields":
+    def inner(self, name: str) -> Self:
         """The object under a name; an empty one where it is missing.
 
         Raises:
@@ -100,10 +100,10 @@ class Fields:
             text=self.text(*WORD_NAMES), start=self.seconds(start, unit=unit), end=self.seconds(end, unit=unit)
         )
 
-    def _inner(self, given: Any, name: str) -> "Fields":
+    def _inner(self, given: Any, name: str) -> Self:
         if not isinstance(given, dict):
             raise self.problem(name, "must be an object")
-        return Fields(cast("dict[str, Any]", given), self._where, self._at(name))
+        return type(self)(cast("dict[str, Any]", given), self._where, self._at(name))
 
     def _at(self, name: str) -> str:
         return f"{self._place}.{name}" if self._place else name

@@ -1,0 +1,54 @@
+"""Intercom: conversations as its API and its export give them, with `source` and `conversation_parts`.
+
+https://developers.intercom.com/docs/references/rest-api/api.intercom.io/conversations/conversation
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from parley.domain.chat_formats.drafts import ChatRole, Draft, Terms
+from parley.domain.chat_formats.html_text import plain_text
+from parley.domain.chat_formats.part import Part
+
+LISTS = frozenset(("conversations", "data"))
+USERS = frozenset(("user", "lead", "contact", "visitor"))
+SOLVED = frozenset(("assumed_resolution", "confirmed_resolution"))
+
+
+def recognises(record: Mapping[str, Any]) -> bool:
+    """Whether an object is a conversation of Intercom."""
+    return "conversation_parts" in record or (record.get("type") == "conversation" and "source" in record)
+
+
+def read(record: Part, terms: Terms) -> Iterator[Draft]:
+    """A conversation. Notes, which users do not see, and parts without text are left out."""
+    del terms
+    source, agent = record.inner("source"), record.inner("ai_agent")
+    draft = Draft(session_id=record.needed_text("id"), user_id=_user(record))
+    draft.say(_role(source.inner("author")), plain_text(source.text("body")), record.when("created_at"))
+    for part in _parts(record):
+        if not part.text("part_type").startswith("note"):
+            draft.say(_role(part.inner("author")), plain_text(part.text("body")), part.when("created_at"))
+    resolution = agent.text("resolution_state")
+    draft.handed_over = resolution == "routed_to_team"
+    draft.solved = True if resolution in SOLVED else False if resolution == "abandoned" else None
+    yield draft
+
+
+def _parts(record: Part) -> Iterator[Part]:
+    """The parts: a list, or within an object that names its type, as the API has them."""
+    holder = record if record.is_list("conversation_parts") else record.inner("conversation_parts")
+    yield from holder.list_of("conversation_parts")
+
+
+def _role(author: Part) -> ChatRole:
+    if author.flag("from_ai_agent") or author.text("type") == "bot":
+        return "bot"
+    return "user" if author.text("type") in USERS else "agent"
+
+
+def _user(record: Part) -> str:
+    for contact in record.inner("contacts").list_of("contacts"):
+        return contact.text("external_id", "id")
+    author = record.inner("source").inner("author")
+    return author.text("id") if _role(author) == "user" else ""
