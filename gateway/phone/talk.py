@@ -323,12 +323,12 @@ class Talk:
         await self._stop_answer()
         part = turn.part_of(heard)
         if was_running or part != turn.sent:
-            turn.heard = part
+            turn.heard, turn.interrupted = part, True
             await self._recorded(turn)
 
     def _shorten(self, turn: Turn, heard: str) -> None:
         if heard != turn.sent:
-            turn.heard = heard
+            turn.heard, turn.interrupted = heard, True
             self._record(turn)
 
     @property

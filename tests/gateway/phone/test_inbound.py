@@ -9,7 +9,7 @@ from parley import Client
 from parley.domain.phone.contract import SESSION_ENDED, workflow_id
 from parley.testing import SimulatorAdmin
 from tests.gateway.phone.twilio import CALLER, NUMBER, Phone, Twilio, until
-from tests.parts import TEST_TIMEOUT_SECONDS
+from tests.parts import TEST_TIMEOUT_SECONDS, run_sql
 
 pytestmark = pytest.mark.usefixtures("worker", "client")
 
@@ -260,6 +260,39 @@ async def test_a_phone_call_costs_no_more_than_it_may(client: Client, twilio: Tw
             await session.say("And who may start it?")
             assert "we have to end here" in await session.answer()
     assert (await client.phone.call(phone.sid)).reason == "call_usd"
+
+
+async def test_the_view_counts_interruptions_and_nothing_else_that_was_not_heard(
+    client: Client, twilio: Twilio, number: dict[str, Any], simulator: SimulatorAdmin, database_url: str
+):
+    await client.phone.set_number(NUMBER, {**number, "max_response_words": 10})
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.say("Which formats can I export?")
+        heard = " ".join((await session.answer()).split()[:3])
+        await session.interrupt(heard, 900)
+        await session.say("And who may start it?")  # the answer is too long
+        await session.answer()
+        await simulator.fault("auth", times=None)
+        await session.say("And when?")
+        assert "Could you say it again" in await session.answer()
+        await simulator.reset()
+        session.is_slow = True
+        await session.say("Which of them is the fastest?")  # and the caller hangs up
+        await session.answer()
+    await until(lambda: all_ended(client, phone))
+    turns = await client.phone.turns(phone.sid)
+    assert [(one.heard is not None, one.interrupted) for one in turns] == [
+        (True, True), (True, False), (True, False), (True, False)
+    ]  # fmt: skip
+    [row] = await run_sql(
+        database_url,
+        """SELECT sum(phone_calls) AS phone_calls, sum(turns) AS turns, sum(interruptions) AS interruptions,
+                  sum(errors) AS errors FROM system_metrics WHERE workspace_id = %s""",
+        client.workspace_id,
+    )
+    assert row == {"phone_calls": 1, "turns": 4, "interruptions": 1, "errors": 1}
 
 
 async def test_an_interruption_after_the_last_word_changes_nothing(client: Client, twilio: Twilio):
