@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from parley import Client
+from parley.domain.conversation.context import NOTHING_KNOWN
 from parley.domain.phone.contract import SESSION_ENDED, workflow_id
 from parley.testing import SimulatorAdmin
 from tests.gateway.phone.twilio import CALLER, NUMBER, Phone, Twilio, until
@@ -48,7 +49,11 @@ async def test_a_phone_call_is_answered_token_by_token_and_recorded(client: Clie
 async def questions(client: Client, phone: Phone) -> list[tuple[str, str]]:
     """What the last turn was answered with, without system prompts."""
     context = await (await client.find_conversation(phone.sid)).context()
-    return [(message.role, message.text) for message in context if message.role != "system"]
+    return [
+        (message.role, message.text.replace(f"{NOTHING_KNOWN}\n\n", ""))
+        for message in context
+        if message.role != "system"
+    ]
 
 
 async def all_ended(client: Client, phone: Phone) -> bool:
@@ -293,6 +298,25 @@ async def test_the_view_counts_interruptions_and_nothing_else_that_was_not_heard
         client.workspace_id,
     )
     assert row == {"phone_calls": 1, "turns": 4, "interruptions": 1, "errors": 1}
+
+
+async def test_an_answer_of_the_cache_is_spoken_like_any_other(
+    client: Client, twilio: Twilio, simulator: SimulatorAdmin
+):
+    await client.knowledge.add("# Prices\n\nA ticket for the pool costs $20 today.", name="prices.md")
+    said: list[str] = []
+    for _ in range(2):
+        phone = twilio.phone()
+        await phone.ring()
+        async with phone.session() as session:
+            await session.say("What does a ticket for the pool cost?")
+            said.append(await session.answer())
+    [turn] = await client.phone.turns(phone.sid)
+    assert turn.cached == "exact"
+    assert len(await simulator.billed()) == 1
+    assert said[0] == said[1]
+    assert "20 dollars today" in said[1]
+    assert "$20 today" in (turn.answer or "")
 
 
 async def test_an_interruption_after_the_last_word_changes_nothing(client: Client, twilio: Twilio):
