@@ -5,6 +5,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -38,6 +39,12 @@ class GatewayFormatter(WorkerFormatter):
         return super().format(record)
 
 
+def _public_host(settings: Settings) -> tuple[str, ...]:
+    """The host under which Twilio requests the gateway: an operator who names it trusts it."""
+    host = urlsplit(settings.phone_public_url or "").hostname
+    return (host,) if host else ()
+
+
 class Boundary:
     """The outermost part of the application.
 
@@ -49,7 +56,7 @@ class Boundary:
         self, app: ASGIApp, *, settings: Settings, metrics: GatewayMetrics, body_limit: Callable[[str], int]
     ) -> None:
         self._app, self._metrics, self._body_limit = app, metrics, body_limit
-        self._hosts = names(settings.gateway_trusted_hosts.lower())
+        self._hosts = (*names(settings.gateway_trusted_hosts.lower()), *_public_host(settings))
         self._read_seconds = settings.gateway_read_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -294,8 +294,8 @@ class Settings(BaseSettings):
     phone_public_url: str | None = Field(
         default=None,
         pattern=r"^https?://[^/\s]+$",
-        description="the gateway's public address, https://… without a path, as Twilio requests it; default: as the "
-        "request says, and behind a trusted proxy as the proxy says",
+        description="the gateway's public address, https://… without a path, as Twilio requests it; its host is "
+        "trusted; default: as the request says, and behind a trusted proxy as the proxy says",
     )
 
     # Streams: where a gateway, or a client that streams, receives tokens from workers

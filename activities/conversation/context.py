@@ -151,8 +151,8 @@ class ConversationSteps:
         if not self._is_searched(step, turn):
             return None
         found = await self._knowledge.find(tx, step.workspace_id, turn.text, computed=vector)
-        if found is None:
-            return None
+        if found is None:  # there is no document, which the model is to know like any other answer that is not there
+            return ()
         used = [KnowledgeUsed(document_id=one.document_id, chunk=one.chunk, title=one.title) for one in found]
         await conversations.record_knowledge(tx, step.workspace_id, step.conversation_id, step.turn_id, used)
         return found

@@ -80,6 +80,7 @@ def _figures(answered: Sequence[Answered], summary: Summary) -> dict[str, Any]:
     slow = {
         f"answer begins after {ANSWER_SECONDS:g} s": sum(one.first > ANSWER_SECONDS for one in answered),
         f"LLM's first token after {LLM_SECONDS:g} s": sum((one.provider or 0) > LLM_SECONDS for one in answered),
+        f"answer whole after {TOTAL_SECONDS:g} s": sum(one.whole > TOTAL_SECONDS for one in answered),
     }
     return {
         "turns": summary.turns,

@@ -47,6 +47,7 @@ class Turn:
 
     began: when the caller had finished, by the event loop's clock. prefix: what was said before the answer's first
     word. said: what was sent of the answer. heard: what the caller heard of it; None: all of it, as far as is known.
+    interrupted: whether the caller spoke into it.
     times: the milliseconds after which something happened, by the names that `TurnMeasures` has for them.
     reply: the whole answer, where PostgreSQL was down: it is not stored yet.
     is_resumed: an earlier session began to answer it. skip: the caller has heard about so many characters of the answer
@@ -60,6 +61,7 @@ class Turn:
     prefix: str = ""
     said: str = ""
     heard: str | None = None
+    interrupted: bool = False
     times: dict[str, int] = field(default_factory=dict[str, int])
     error: str = ""
     reply: ChatReply | None = None
@@ -73,7 +75,9 @@ class Turn:
     def measures(self) -> TurnMeasures:
         spoken = self.said if self.heard is None else self.heard
         audio_ms = round(speech_seconds(self.prefix + spoken) * 1000)
-        return TurnMeasures(heard=self.heard, audio_ms=audio_ms, error=self.error, **self.times)
+        return TurnMeasures(
+            heard=self.heard, interrupted=self.interrupted, audio_ms=audio_ms, error=self.error, **self.times
+        )
 
     @property
     def sent(self) -> str:

@@ -13,6 +13,7 @@ from activities.parts import Parts
 from activities.streams import ReplyStream
 from gateway.inline import Tasks
 from gateway.phone.calls import OpenCall
+from parley.domain.conversation.context import NOTHING_KNOWN
 from parley.domain.conversation.contract import turn_job_id
 from parley.domain.errors import ProviderError, ProviderNotConfigured, ProviderUnavailable, UnpricedModel
 from parley.domain.generate.contract import ask_id, job_key
@@ -93,7 +94,7 @@ class Outage:
             energy=self._policy.of_action(call.settings.action).energy,
         )
         stream = await ReplyStream.open(sink, holds_text=False)
-        request = _request(call, text)
+        request = request_of(call, text)
         return await self._paid_calls.make_without_ledger(
             self._spool, charge, request, route.provider, route.model or "", stream=stream
         )
@@ -138,18 +139,20 @@ class _Deltas:
         """Nothing is stored."""
 
 
-def _request(call: OpenCall, text: str) -> ChatRequest:
+def request_of(call: OpenCall, text: str) -> ChatRequest:
+    """The request for a turn: what was said since the session began, and that the knowledge base says nothing."""
     said = [
         message
         for question, answer in call.exchanges.values()
         for message in (Message(role="user", content=question), Message(role="assistant", content=answer))
         if message.text
     ]
+    asked = f"{NOTHING_KNOWN}\n\n{text}" if call.settings.knowledge else text
     return ChatRequest(
         messages=(
             Message(role="system", content=instructions_of(call.settings, call.language)),
             *said,
-            Message(role="user", content=text),
+            Message(role="user", content=asked),
         ),
         max_tokens=call.settings.max_response_words * TOKENS_PER_WORD,
     )

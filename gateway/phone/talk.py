@@ -44,7 +44,7 @@ class Talk:
         self._voice = Voice(send, lambda text: calls.recordings.source(call, text))
         self._keys = calls.keys_of(call)
         self._turn: Turn | None = None
-        # The turn whose answer the voice says, as long as it says nothing else and nobody has interrupted it.
+        # The turn whose answer the voice says, as long as it says nothing else and is not interrupted.
         self._spoken: Turn | None = None
         # The one before, with all that the voice was sent: its interruption may be reported after what the caller said.
         self._before: tuple[Turn, str] | None = None
@@ -323,12 +323,12 @@ class Talk:
         await self._stop_answer()
         part = turn.part_of(heard)
         if was_running or part != turn.sent:
-            turn.heard = part
+            turn.heard, turn.interrupted = part, True
             await self._recorded(turn)
 
     def _shorten(self, turn: Turn, heard: str) -> None:
         if heard != turn.sent:
-            turn.heard = heard
+            turn.heard, turn.interrupted = heard, True
             self._record(turn)
 
     @property

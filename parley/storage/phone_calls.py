@@ -238,8 +238,8 @@ async def cost_usd(tx: AsyncSession, workspace_id: str, call_sid: str) -> Decima
 
 
 async def measure(tx: AsyncSession, workspace_id: str, call_sid: str, turn_id: str, measures: TurnMeasures) -> bool:
-    """Record what was measured of a turn. What is None stays as it is; what was heard can only become shorter."""
-    known: dict[str, Any] = {name: value for name, value in measures.model_dump().items() if value not in (None, "")}
+    """Record what was measured of a turn. What is not known stays as it is; what was heard can only become shorter."""
+    known: dict[str, Any] = measures.model_dump(exclude_defaults=True)
     if measures.heard is not None:
         heard = col(ConversationTurn.heard)
         is_shorter = or_(heard.is_(None), func.starts_with(heard, measures.heard))

@@ -619,7 +619,7 @@ class ConversationTurn(SQLModel, table=True):
     tokens: of the text and the answer. meta: how the answer was made. terms: see domain/conversation/contract.py.
 
     Of a phone call alone, and None elsewhere: heard (what the caller heard of the answer, where that is not all of it),
-    filler_ms, template_ms, first_token_ms, response_ms, audio_ms, error: see `TurnMeasures`.
+    interrupted, filler_ms, template_ms, first_token_ms, response_ms, audio_ms, error: see `TurnMeasures`.
     knowledge_used: the passages of the knowledge base in the prompt; None if it was not searched.
     """
 
@@ -643,6 +643,7 @@ class ConversationTurn(SQLModel, table=True):
     meta: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     context_sha256: str = ""
     heard: str | None = None
+    interrupted: bool = False
     filler_ms: int | None = None
     template_ms: int | None = None
     first_token_ms: int | None = None

@@ -95,6 +95,13 @@ async def test_all_hosts_below_a_name_can_be_trusted(host: str, backend: Backend
         assert (await http.get("/healthz", headers={"host": "badexample.com"})).status_code == 400
 
 
+async def test_the_host_of_the_phones_public_address_is_trusted(backend: Backend, settings: Settings):
+    public = settings.model_copy(update={"gateway_port": 0, "phone_public_url": "https://Phone.example.com:8443"})
+    async with running_gateway(backend, public) as gateway, gateway.http() as http:
+        for host, status in (("phone.example.com", 200), ("phone.example.com:8443", 200), ("example.com", 400)):
+            assert (await http.get("/healthz", headers={"host": host})).status_code == status
+
+
 async def test_a_connection_that_says_nothing_is_closed(impatient: Running):
     assert await sent(impatient, b"") == b""
 

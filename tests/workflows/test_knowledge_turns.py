@@ -49,6 +49,14 @@ async def test_nothing_found_is_said_in_the_prompt(client: Client):
     assert turn.knowledge_used == ()
 
 
+async def test_without_any_document_the_prompt_says_that_nothing_is_known(client: Client):
+    talk = client.conversation("talk", user_id="ann")
+    assert (await talk.say("When does the pool open?", knowledge=True)).success
+    assert NOTHING_KNOWN in record(await talk.context())
+    [turn] = await talk.history()
+    assert turn.knowledge_used is None
+
+
 async def test_a_turn_that_does_not_want_it_is_answered_without(client: Client):
     await client.knowledge.add(POOL, name="pool.md")
     talk = client.conversation("talk", user_id="ann")

@@ -40,7 +40,7 @@ KNOWLEDGE = (
 )
 NOTHING_KNOWN = (
     "The knowledge base has nothing on the next question. If the answer needs facts that you were not given, say that "
-    "you do not have them, and make nothing up."
+    "you do not have them, and make nothing up.\n<knowledge>\n\n</knowledge>"
 )
 PASSAGE_CHARACTERS = 1000
 

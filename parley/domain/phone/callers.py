@@ -1,6 +1,6 @@
-"""Callers who withhold their number: nobody knows whether two of them are the same person."""
+"""Callers who withhold their number: two of them may be different persons."""
 
-# What stands in place of a number: such a word, or the keys of a telephone that spell it, as in +266696687.
+# What Twilio sends in place of a number: such a word, or the keys of a telephone that spell it, as in +266696687.
 WITHHELD = ("anonymous", "restricted", "blocked", "unknown", "unavailable", "private", "withheld")
 KEYS = str.maketrans("abcdefghijklmnopqrstuvwxyz", "22233344455566677778889999")
 SPELLED = frozenset(word.translate(KEYS) for word in WITHHELD)

@@ -145,13 +145,15 @@ class NewCall(Model):
 class TurnMeasures(Model):
     """What a gateway measured of a turn.
 
-    heard: what the caller heard of the answer; None: all of it. audio_ms: how long the voice spoke, about. error: the
-    code of what went wrong. The others are milliseconds from the end of the caller's speech, None where it did not
-    happen: filler_ms, template_ms: to what was said because the answer was late. first_token_ms: to the first piece
-    of the answer that came. response_ms: to the first text of the answer that was sent.
+    heard: what the caller heard of the answer; None: all of it. interrupted: whether the caller spoke into it.
+    audio_ms: how long the voice spoke, about. error: the code of what went wrong. The others are milliseconds from the
+    end of the caller's speech, None where it did not happen: filler_ms, template_ms: to what was said because the
+    answer was late. first_token_ms: to the first piece of the answer that came. response_ms: to the first text of the
+    answer that was sent.
     """
 
     heard: str | None = None
+    interrupted: bool = False
     filler_ms: int | None = None
     template_ms: int | None = None
     first_token_ms: int | None = None
@@ -173,6 +175,7 @@ class PhoneTurn(TurnReport):
     """A turn of a phone call. See `TurnMeasures`."""
 
     heard: str | None = None
+    interrupted: bool = False
     filler_ms: int | None = None
     template_ms: int | None = None
     first_token_ms: int | None = None

@@ -278,7 +278,7 @@ async def test_an_answer_that_was_spoken_when_the_session_was_lost_goes_on_where
 async def test_an_answer_that_was_spoken_when_the_gateway_was_lost_goes_on_with_words_that_were_not_heard(
     client: Client, twilio: Twilio, database_url: str
 ):
-    """Nobody has recorded the end of the session: the answer had been spoken for two seconds."""
+    """The end of the session is not recorded: the answer had been spoken for two seconds."""
     phone = twilio.phone()
     await phone.ring()
     async with phone.session() as session:

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from parley import Client
+from parley.domain.conversation.context import NOTHING_KNOWN
 from parley.domain.phone.contract import SESSION_ENDED, workflow_id
 from parley.testing import SimulatorAdmin
 from tests.gateway.phone.twilio import CALLER, NUMBER, Phone, Twilio, until
-from tests.parts import TEST_TIMEOUT_SECONDS
+from tests.parts import TEST_TIMEOUT_SECONDS, run_sql
 
 pytestmark = pytest.mark.usefixtures("worker", "client")
 
@@ -48,7 +49,11 @@ async def test_a_phone_call_is_answered_token_by_token_and_recorded(client: Clie
 async def questions(client: Client, phone: Phone) -> list[tuple[str, str]]:
     """What the last turn was answered with, without system prompts."""
     context = await (await client.find_conversation(phone.sid)).context()
-    return [(message.role, message.text) for message in context if message.role != "system"]
+    return [
+        (message.role, message.text.replace(f"{NOTHING_KNOWN}\n\n", ""))
+        for message in context
+        if message.role != "system"
+    ]
 
 
 async def all_ended(client: Client, phone: Phone) -> bool:
@@ -128,7 +133,7 @@ async def test_an_answer_that_was_sent_whole_is_cut_to_what_was_heard(client: Cl
 async def test_an_interruption_of_something_else_does_not_cut_the_answer(
     client: Client, twilio: Twilio, number: dict[str, Any]
 ):
-    """After the answer, the agent asks for digits: what is heard of that is no part of the answer."""
+    """After the answer, the agent asks for digits: what is heard of that does not belong to the answer."""
     keys = {"1": {"kind": "enter", "text": "Please enter your number."}}
     await client.phone.set_number(NUMBER, {**number, "keys": keys})
     phone = twilio.phone()
@@ -260,6 +265,58 @@ async def test_a_phone_call_costs_no_more_than_it_may(client: Client, twilio: Tw
             await session.say("And who may start it?")
             assert "we have to end here" in await session.answer()
     assert (await client.phone.call(phone.sid)).reason == "call_usd"
+
+
+async def test_the_view_counts_interruptions_and_nothing_else_that_was_not_heard(
+    client: Client, twilio: Twilio, number: dict[str, Any], simulator: SimulatorAdmin, database_url: str
+):
+    await client.phone.set_number(NUMBER, {**number, "max_response_words": 10})
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.say("Which formats can I export?")
+        heard = " ".join((await session.answer()).split()[:3])
+        await session.interrupt(heard, 900)
+        await session.say("And who may start it?")  # the answer is too long
+        await session.answer()
+        await simulator.fault("auth", times=None)
+        await session.say("And when?")
+        assert "Could you say it again" in await session.answer()
+        await simulator.reset()
+        session.is_slow = True
+        await session.say("Which of them is the fastest?")  # and the caller hangs up
+        await session.answer()
+    await until(lambda: all_ended(client, phone))
+    turns = await client.phone.turns(phone.sid)
+    assert [(one.heard is not None, one.interrupted) for one in turns] == [
+        (True, True), (True, False), (True, False), (True, False)
+    ]  # fmt: skip
+    [row] = await run_sql(
+        database_url,
+        """SELECT sum(phone_calls) AS phone_calls, sum(turns) AS turns, sum(interruptions) AS interruptions,
+                  sum(errors) AS errors FROM system_metrics WHERE workspace_id = %s""",
+        client.workspace_id,
+    )
+    assert row == {"phone_calls": 1, "turns": 4, "interruptions": 1, "errors": 1}
+
+
+async def test_an_answer_of_the_cache_is_spoken_like_any_other(
+    client: Client, twilio: Twilio, simulator: SimulatorAdmin
+):
+    await client.knowledge.add("# Prices\n\nA ticket for the pool costs $20 today.", name="prices.md")
+    said: list[str] = []
+    for _ in range(2):
+        phone = twilio.phone()
+        await phone.ring()
+        async with phone.session() as session:
+            await session.say("What does a ticket for the pool cost?")
+            said.append(await session.answer())
+    [turn] = await client.phone.turns(phone.sid)
+    assert turn.cached == "exact"
+    assert len(await simulator.billed()) == 1
+    assert said[0] == said[1]
+    assert "20 dollars today" in said[1]
+    assert "$20 today" in (turn.answer or "")
 
 
 async def test_an_interruption_after_the_last_word_changes_nothing(client: Client, twilio: Twilio):

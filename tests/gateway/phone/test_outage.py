@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.phone.calls import OpenCall
+from gateway.phone.outage import request_of
 from parley import Backend, Client, Settings
+from parley.domain.conversation.context import NOTHING_KNOWN
+from parley.domain.phone.settings import NumberSettings
 from parley.storage.spool import Spool
 from parley.storage.tables import UsageLog
 from tests.activities.proxy import DatabaseProxy
@@ -126,6 +130,13 @@ async def test_the_talk_goes_on_while_postgresql_is_silent(
     assert [(one.text, one.answer, one.outcome) for one in turns] == [
         (text, answer, "completed") for text, answer in zip((QUESTION, NEXT, AGAIN, LAST), said, strict=True)
     ]
+
+
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_the_model_reads_that_the_knowledge_base_says_nothing(is_wanted: bool):
+    call = OpenCall("acme", "CA1", "ann", NumberSettings(knowledge=is_wanted), "en-US", {})
+    asked = request_of(call, QUESTION).messages[-1].text
+    assert asked == (f"{NOTHING_KNOWN}\n\n{QUESTION}" if is_wanted else QUESTION)
 
 
 class TestRefusing:
