@@ -59,7 +59,7 @@ from parley.domain.streaming import TextDelta, ToolCallDelta
 from parley.providers.protocol import Adapter
 from parley.providers.registry import Providers
 from parley.settings import Settings
-from parley.storage import ledger, paid_requests
+from parley.storage import energy, generations, ledger, paid_requests
 from parley.storage.breaker import BreakerTerms
 from parley.storage.database import Database
 from parley.storage.ledger import (
@@ -183,6 +183,7 @@ class PaidCalls:
         self._workspaces, self._providers = workspaces, providers
         self._failpoints = Failpoints(settings.failpoints)
         self._timeout = settings.provider_timeout_seconds
+        self._starting_energy = settings.starting_energy
         self._settle_seconds = settings.settle_timeout_seconds
         self._provider_stores_replies = settings.openai_store
         self._recovery_seconds = settings.openai_recovery_seconds
@@ -437,14 +438,25 @@ class PaidCalls:
     async def _book(self, spooled: SpooledAttempt) -> None:
         claim = Claim(spooled.charge, spooled.fingerprint, spooled.offer, self._terms, spooled.attempt_id)
         workspace_id, outcome = spooled.charge.workspace_id, spooled.outcome or Outcome(failure=ENDED_EARLY)
+
+        async def on_end(tx: AsyncSession) -> None:
+            await generations.record_cost(tx, workspace_id, spooled.charge.job_key)
+
         async with self._database.transaction() as tx:
+            if spooled.charge.energy:
+                # This may be the first request of a user, of whom the ledger knows nothing.
+                granted = self._starting_energy
+                await energy.open_account(tx, workspace_id, spooled.charge.user_id, starting_energy=granted)
             await ledger.adopt(tx, claim, spooled.sent_at)
         async with self._database.transaction() as tx:
             if outcome.reply is None:
-                await ledger.fail(tx, workspace_id, spooled.attempt_id, outcome.failure or ENDED_EARLY, self._terms)
+                failure = outcome.failure or ENDED_EARLY
+                await ledger.fail(tx, workspace_id, spooled.attempt_id, failure, self._terms, on_end=on_end)
                 return
             rates = outcome.rates or spooled.offer.rates
-            settlement = Settlement(workspace_id, spooled.attempt_id, outcome.reply, outcome.cost_usd, rates)
+            settlement = Settlement(
+                workspace_id, spooled.attempt_id, outcome.reply, outcome.cost_usd, rates, on_end=on_end
+            )
             await ledger.settle(tx, settlement)
 
     async def settle_received(

@@ -131,6 +131,8 @@ class Answer:
     async def _spooled(self, outage: Outage) -> None:
         turn, longest = self._turn, self._call.settings.deadlines.response_timeout
         turn.reply = UNFINISHED
+        # However the turn ends, its requests are paid.
+        self._calls.report_spooled()
         async with (
             asyncio.timeout(longest) as limit,
             aclosing(outage.answer(self._call, turn.id, turn.text)) as deltas,
@@ -195,14 +197,16 @@ class Answer:
 
     async def _until_down(self, *, temporal: bool) -> Exception:
         """Wait until PostgreSQL, or Temporal too, does not answer and nothing was said; returns what to raise."""
-        while True:
+        down: Exception | None = None
+        while down is None:
             await asyncio.sleep(PROBE_SECONDS)
-            if self._turn.said:
-                await asyncio.Event().wait()
             if not await self._calls.is_database_up():
-                return _DatabaseDown(DATABASE_DOWN)
-            if temporal and not await self._calls.is_temporal_up():
-                return _TemporalDown()
+                down = _DatabaseDown(DATABASE_DOWN)
+            elif temporal and not await self._calls.is_temporal_up():
+                down = _TemporalDown()
+            if self._turn.said:  # it may have come while they were asked
+                await asyncio.Event().wait()
+        return down
 
     async def _speak(self, talk: ConversationHandle) -> None:
         settings = self._call.settings

@@ -620,3 +620,6 @@ class _Reports:
             except ParleyError as error:  # the workflow has ended: it needs to know nothing more
                 log.debug("not reported: %s", error)
                 return
+            except Exception:  # a driver whose connection breaks off raises many: what is paid must be booked
+                log.exception("a report failed: it is sent again")
+                await asyncio.sleep(LONGEST_PAUSE)

@@ -28,6 +28,8 @@ from parley.storage.spool import Spool
 TIER = "free"
 # A spoken word has less than three tokens.
 TOKENS_PER_WORD = 3
+# What is booked waits for requests under way no longer than this: those that last longer are booked with the next.
+REQUEST_SECONDS = 30.0
 
 
 class Outage:
@@ -70,11 +72,12 @@ class Outage:
         raise failure or ProviderUnavailable("all providers", "none can be asked without the database")
 
     async def book(self) -> None:
-        """Book what the spool has.
+        """Book what the spool has, after the requests that are under way.
 
         Raises:
             Unreachable: PostgreSQL is still down.
         """
+        await self._asking.drain(REQUEST_SECONDS)
         await self._paid_calls.book_spooled(self._spool)
 
     def _routes(self, call: OpenCall) -> list[Route]:

@@ -236,7 +236,9 @@ async def adopt(tx: AsyncSession, request_claim: Claim, sent_at: datetime) -> No
 
     Its cost is real, so nothing refuses it: where it overdraws a cap or an envelope, no further claim passes that.
     """
-    offer, attempt_id = request_claim.offer, request_claim.attempt_id
+    offer, attempt_id, repeats = request_claim.offer, request_claim.attempt_id, _repeats(request_claim.charge)
+    if repeats:
+        await paid_requests.repeat(tx, request_claim.charge.workspace_id, repeats)
     opened = _new_request(request_claim, request_claim.charge.energy)
     opened.energy_reserved = 0
     inserted = await paid_requests.open_leased(tx, opened, offer.provider, **request_claim.terms.periods)
@@ -675,8 +677,9 @@ async def _charge_once(
     `is_only`: no attempt of the request came before.
     """
     user = (request.workspace_id, request.user_id)
-    # A repetition is requested only after an attempt of the first request has ended. The job's envelope, which this
-    # transaction has changed, makes the settlements of a result wait for each other.
+    # A repetition is requested only after an attempt of the first request has ended, or is noted in the first request's
+    # `result_id`. The job's envelope, which this transaction has changed, makes the settlements of a result wait for
+    # each other.
     may_repeat = request.result_id is not None or not is_only
     if may_repeat and request.energy_price and await paid_requests.is_charged(tx, *_result(request)):
         return 0, await _release_energy(tx, request, left)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Interval, and_, bindparam, or_, select, update
+from sqlalchemy import Interval, and_, bindparam, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -64,15 +64,24 @@ LOCK_WITH_ATTEMPT = (
     .with_for_update()
     .execution_options(populate_existing=True)
 )
+# The request itself, if one for the same result was booked before it began: see `repeat`.
+REPEATED = aliased(PaidRequest)
+IS_REPEATED = (
+    select(col(REPEATED.result_id))
+    .where(col(REPEATED.workspace_id) == bindparam("of_workspace"), col(REPEATED.result_id) == bindparam("of_request"))
+    .limit(1)
+    .scalar_subquery()
+)
 OPEN = (
     insert(table(PaidRequest))
     .values(
+        result_id=func.coalesce(bindparam("of_result"), IS_REPEATED),
         created_at=NOW,
         lease_until=NOW + bindparam("lease", type_=Interval),
         expires_at=NOW + bindparam("reservation", type_=Interval),
     )
     .on_conflict_do_nothing()
-    .returning(*breaker.CLOSED_GENERATIONS, NOW)
+    .returning(*breaker.CLOSED_GENERATIONS, NOW, col(PaidRequest.result_id))
 )
 JOURNALED = (
     select(Attempt, col(JournaledReply.payload), col(UsageLog.energy_charged), EnergyAccount)
@@ -84,6 +93,12 @@ JOURNALED = (
     .where(*OF_REQUEST)
 )
 
+REPEAT = (
+    update(PaidRequest)
+    .where(*OF_REQUEST, col(PaidRequest.result_id).is_(None))
+    .values(result_id=col(PaidRequest.request_id))
+    .execution_options(synchronize_session=False)
+)
 IS_CHARGED = (
     select(col(UsageLog.attempt_id))
     .join(PaidRequest, col(PaidRequest.settled_attempt_id) == UsageLog.attempt_id)
@@ -106,16 +121,26 @@ async def open_leased(
 ) -> tuple[breaker.Passes, datetime] | None:
     """Insert a new request, leased by its owner. Returns `breaker.CLOSED_GENERATIONS` and the database's time.
 
-    None if the id exists. No other transaction sees the row before this one commits.
+    None if the id exists. No other transaction sees the row before this one commits. Its `result_id` is set if another
+    request for its result was booked before it.
     """
-    row = request.model_dump(exclude={"created_at", "lease_until", "expires_at"})
+    row = request.model_dump(exclude={"created_at", "lease_until", "expires_at", "result_id"})
+    row |= {"of_workspace": request.workspace_id, "of_request": request.request_id, "of_result": request.result_id}
     periods = {"lease": timedelta(seconds=lease_seconds), "reservation": timedelta(seconds=reservation_seconds)}
     of_breakers = {"provider": provider.value, "breaker_workspace": request.workspace_id}
     found = (await tx.execute(OPEN, {**row, **periods, **of_breakers})).first()
     if found is None:
         return None
-    own, fleet, now = found
+    own, fleet, now, request.result_id = found
     return breaker.Passes(own, fleet), now
+
+
+async def repeat(tx: AsyncSession, workspace_id: str, request_id: str) -> None:
+    """Note that another request is made for the same result, without the first one having ended.
+
+    Its settlement then looks whether the other one is charged. It waits for this transaction, and sees what is noted.
+    """
+    await tx.execute(REPEAT, {"workspace": workspace_id, "request": request_id})
 
 
 async def lock(tx: AsyncSession, workspace_id: str, request_id: str) -> tuple[PaidRequest, datetime]:

@@ -20,8 +20,8 @@ from parley.storage import ledger
 from parley.storage.database import Database
 from parley.storage.ledger import Charge, Claim, Offer
 from parley.storage.spool import Spool, SpooledAttempt
-from parley.storage.tables import Attempt
-from tests.activities.asking import ANTHROPIC, CHAT, RATES, make
+from parley.storage.tables import Attempt, Generation
+from tests.activities.asking import ANTHROPIC, CHAT, OPENAI, RATES, make, started
 from tests.activities.conftest import Opener
 from tests.activities.proxy import DatabaseProxy
 from tests.parts import SimulatorAdmin
@@ -139,6 +139,43 @@ async def test_is_charged_once_beside_a_request_that_the_ledger_has(
     if not is_paid_before:
         await make(paid_calls, step="again", result_id=f"{JOB}/{STEP}")
     assert sorted(row.energy_charged for row in await books.rows()) == [0, PRICE]
+
+
+@pytest.mark.parametrize("is_claimed_before", [True, False])
+async def test_is_charged_once_beside_a_request_that_ends_after_it(
+    is_claimed_before: bool, paid_calls: PaidCalls, spool: Spool, books: LedgerFixture, simulator: SimulatorAdmin
+):
+    """The database was lost after the claim of the request, or was back before it."""
+    await simulator.gate(closed=True, provider="openai")
+    late = started(paid_calls, OPENAI) if is_claimed_before else None
+    await simulator.requests(at_least=int(is_claimed_before))
+    await send(paid_calls, spool)
+    assert await paid_calls.book_spooled(spool) == 1
+    late = late or started(paid_calls, OPENAI)
+    await simulator.gate(closed=False, provider="openai")
+    await late
+    assert sorted(row.energy_charged for row in await books.rows()) == [0, PRICE]
+
+
+async def test_the_first_request_of_a_user_is_charged(paid_calls: PaidCalls, spool: Spool, books: LedgerFixture):
+    """An account is opened with the first request, and the ledger has seen none of this user."""
+    charge = Charge(**{**ACCOUNT, "user_id": "new"})
+    await paid_calls.make_without_ledger(spool, charge, CHAT, ANTHROPIC.provider, ANTHROPIC.model)
+    assert await paid_calls.book_spooled(spool) == 1
+    (row,) = await books.rows()
+    assert row.energy_charged == PRICE
+
+
+async def test_a_generation_costs_also_what_was_booked_later(paid_calls: PaidCalls, spool: Spool, books: LedgerFixture):
+    """Its row was written before the database was lost."""
+    asked = {name: ACCOUNT[name] for name in ("workspace_id", "user_id", "job_key", "workflow_id", "action")}
+    async with books.database.transaction() as tx:
+        tx.add(Generation(**asked, request_id=f"{JOB}/generate", fingerprint="f", outcome="cancelled"))
+    await send(paid_calls, spool)
+    assert await paid_calls.book_spooled(spool) == 1
+    (generation,) = await books.all(Generation)
+    (row,) = await books.rows()
+    assert generation.cost_usd == row.cost_usd > 0
 
 
 async def test_a_process_that_dies_while_it_books_leaves_it_to_the_next(

@@ -256,6 +256,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "generations.find": (lambda tx, _: generations.find(tx, THEIRS, "asked/generate"), None),
     "generations.last_reply": (lambda tx, _: generations.last_reply(tx, THEIRS, "asked"), None),
     "generations.record_cost": (lambda tx, _: generations.record_cost(tx, THEIRS, "asked"), None),
+    "paid_requests.repeat": (lambda tx, _: paid_requests.repeat(tx, THEIRS, "job/step"), None),
     "paid_requests.is_charged": (lambda tx, _: paid_requests.is_charged(tx, THEIRS, "job/step"), False),
     "generations.answer": (lambda tx, _: generations.answer(tx, THEIRS, "asked/generate"), NotFound),
     "generations.totals": (lambda tx, _: generations.totals(tx, THEIRS, "job"), (Decimal(0), 0)),

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from gateway.phone import calls
 from gateway.phone.calls import OpenCall
 from gateway.phone.outage import request_of
 from parley import Backend, Client, Settings
 from parley.domain.conversation.context import NOTHING_KNOWN
 from parley.domain.phone.settings import NumberSettings
 from parley.storage.spool import Spool
-from parley.storage.tables import UsageLog
+from parley.storage.tables import Attempt, UsageLog
 from tests.activities.proxy import DatabaseProxy
 from tests.gateway.parts import Running, running_gateway
 from tests.gateway.phone.twilio import Twilio
@@ -70,6 +71,38 @@ async def test_the_talk_goes_on_and_is_stored_later(
     counted = await simulator.billed()
     assert sorted(row.tokens_completion for row in rows) == sorted(one["output_tokens"] for one in counted)
     assert all(row.confirmed for row in rows)
+
+
+async def test_requests_of_a_turn_without_an_answer_are_booked_too(
+    gateway: Running, twilio: Twilio, client: Client, proxy: DatabaseProxy, tmp_path: Path, simulator: SimulatorAdmin
+):
+    phone, spool = twilio.phone(), Spool(tmp_path / "spool", cap_usd=Decimal(1))
+    await phone.ring()
+    async with phone.session() as session:
+        proxy.cut()
+        await simulator.fault("cut", times=None)
+        await session.say(QUESTION)
+        assert "Could you say it again" in await session.answer()
+        assert len(spool.attempts()) > 0
+        proxy.restore()
+        await gateway.server.phone.reported()
+    assert spool.attempts() == []
+    rows = await LedgerFixture(client.database, client.workspace_id).all(Attempt)
+    assert [(row.state, row.billed) for row in rows] == [("failed", "unknown")]
+
+
+async def test_a_report_that_fails_is_sent_again(gateway: Running, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(calls, "LONGEST_PAUSE", 0.01)
+    tried = list[str]()
+
+    async def work() -> None:
+        tried.append("")
+        if len(tried) == 1:
+            raise RuntimeError("the connection was closed in the middle of a result")
+
+    gateway.server.phone._report("any", work)  # pyright: ignore[reportPrivateUsage]
+    await gateway.server.phone.reported()
+    assert len(tried) == 2
 
 
 async def test_an_interruption_is_kept(gateway: Running, twilio: Twilio, client: Client, proxy: DatabaseProxy):
