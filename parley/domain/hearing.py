@@ -244,7 +244,7 @@ def _named(transcript: Transcript, name: str, option: str) -> str:
     for label in labels:
         if _plain(label) == wanted:
             return label
-    # "This is Bo's office" is no introduction of Bo.
+    # "This is Bo's office" does not introduce Bo.
     introduced = re.compile(INTRODUCTION + re.escape(name) + r"\b(?!['’])", re.IGNORECASE)
     for passage in transcript.passages if option == "speaker" else ():
         if introduced.search(passage.text):

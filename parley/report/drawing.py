@@ -66,13 +66,14 @@ def time_line(session: Session, coaching: Coaching, sounds: Sequence[SoundEvent]
     whole = max(session.duration_seconds, *(turn.end for turn in session.turns))
     talk = {"rep": 0.0, "prospect": 0.0}
     spoken, until = 0.0, 0.0
-    for turn in session.turns:  # they are in the order of their starts
-        talk[turn.role] += turn.end - turn.start
-        spoken += max(turn.end - max(turn.start, until), 0.0)
-        until = max(until, turn.end)
+    pieces = sorted((start, end, turn.role) for turn in session.turns for start, end in turn.spoken)
+    for start, end, role in pieces:
+        talk[role] += end - start
+        spoken += max(end - max(start, until), 0.0)
+        until = max(until, end)
     return TimeLine(
         seconds=whole,
-        turns=tuple((turn.role, _stretch(turn.start, turn.end, whole)) for turn in session.turns),
+        turns=tuple((role, _stretch(start, end, whole)) for start, end, role in pieces),
         pauses=tuple(_stretch(start, end, whole) for start, end in _pauses(session)),
         fillers=tuple(round(at / whole * WIDTH, 1) for at in _fillers(session)),
         marks=tuple(_marks(coaching, whole)),

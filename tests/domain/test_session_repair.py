@@ -131,7 +131,7 @@ class TestPieces:
         requests = [coaching_request(one, rubric, habits(one), None, max_tokens=10) for one in (cut, whole)]
         assert requests[0] == requests[1]
 
-    def test_gaps_between_pieces_are_no_speech(self):
+    def test_gaps_between_pieces_do_not_count_as_speech(self):
         cues = [spoken(2.9 * number, 2.9 * number + 2, "One two three four five six.") for number in range(3)]
         session = given(*cues, spoken(8, 10, "I see.", "prospect"))
         assert [(turn.start, turn.end) for turn in session.turns] == [(0, 7.8), (8, 10)]

@@ -127,6 +127,13 @@ def test_the_time_line_has_turns_pauses_fillers_and_moments():
     assert all(0 <= mark.at <= 1000 for mark in line.marks)
 
 
+def test_the_gaps_between_the_pieces_of_a_turn_are_silence():
+    talk = session(turn("Hello there,", 0, 10), turn("who is it?", 12, 20), duration_seconds=100)
+    line = time_line(talk, analysis_of(talk).coaching)
+    assert [(part.start, part.width) for _, part in line.turns] == [(0, 100), (120, 80)]
+    assert (line.talk["rep"], line.silence) == (18, 82)
+
+
 def test_sounds_beside_speech_are_on_the_time_line_with_their_times():
     talk = session(turn("Hello there, who is it?", 0, 10), turn("Yes?", 12, 20, "prospect"), duration_seconds=100)
     analysis = analysis_of(talk)

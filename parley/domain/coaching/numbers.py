@@ -326,7 +326,7 @@ def _share(clause: str, about: About, counted: Habits) -> Measure | None:
 
 
 def _taken(clause: str, about: About, counted: Habits) -> Iterator[Measure]:
-    """How often the one interrupts whom a clause names first, or is interrupted."""
+    """How often the side that a clause names first interrupts, or is interrupted."""
     found = counted.interruptions
     both = () if found is None else (found.by_user, found.by_others)
     yield Measure(INTERRUPTIONS, (*both, sum(both)) if both else (), "")

@@ -138,7 +138,7 @@ def test_a_reply_without_any_point_that_can_be_used_is_asked_for_again():
 
 
 @pytest.mark.parametrize("quote", ["I", "the", "save", "Half … I", "."])
-def test_a_quote_of_one_word_is_no_moment(quote: str):
+def test_a_quote_of_one_word_leads_to_no_moment(quote: str):
     coaching, _ = read(strengths=[*ANSWER["strengths"], point(quote)])
     assert coaching is not None
     assert len(coaching.strengths) == 1
