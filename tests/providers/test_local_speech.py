@@ -51,11 +51,19 @@ async def test_each_channel_is_a_speaker_with_word_times(call):
     assert reply.usage.audio_seconds == pytest.approx(len(call[0]) / RATE, abs=0.1)
 
 
-async def test_mixed_voices_are_one_speaker_on_however_many_channels(call):
-    left, right = call
-    reply = await heard(encode(left + 0.9 * right, 0.9 * left + right, form="flac"))
+async def test_a_voice_on_one_channel_is_one_speaker(call):
+    left, _ = call
+    reply = await heard(encode(left, 0.9 * left, form="flac"))
     assert {word.speaker for word in reply.words} == {"speaker 1"}
     assert "thank you" in said(reply, "speaker 1")
+
+
+async def test_words_on_one_channel_have_the_speakers_of_their_voices(call, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("parley.voices.two_groups", lambda vectors, _: [n % 2 for n in range(len(vectors))])
+    left, right = call
+    reply = await heard(encode(left + right, form="flac"))
+    assert {word.speaker for word in reply.words} == {"speaker 1", "speaker 2"}
+    assert [word.start for word in reply.words] == sorted(word.start for word in reply.words)
 
 
 async def test_a_voice_that_is_heard_through_the_line_is_not_written_twice(call):

@@ -244,6 +244,7 @@ async def test_nothing_is_wider_than_the_window(size: dict[str, int], browser: B
     file.write_text(report_page(analysis, talk, None), encoding="utf-8")
     page, seen = await opened(browser, file, viewport=size, color_scheme="dark")
     assert await page.evaluate(TOO_WIDE) == []
+    assert await page.evaluate("[...document.querySelectorAll('.scroll')].every(e => e.scrollWidth <= e.clientWidth)")
     ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (ground, seen) == ("rgb(15, 20, 26)", [])
     await page.close()

@@ -48,7 +48,7 @@ LAST = ("most?", 1.7, 2.3)
 PARTS = [f"Depot {number} is served from the northern ring." for number in range(1, 13)]
 CLIP_TALK = (
     said(0.6, 4.3, "Pellham Street Dental, this is Carol speaking, how can I help?", "prospect"),
-    said(4.6, 14.9, "Hi Carol, it's Tomasz Wilk, from Pelmindra. I'm trying to reach whoever looks after reminders."),
+    said(4.6, 14.9, "Hi Carol, it's Tomasz Wilk, from Pelmindra. I'm trying to reach the person for reminders."),
 )
 
 
