@@ -74,6 +74,10 @@ class Bench:
         """Set the latency of the simulator: `seconds`, or `median` and `sigma` of a lognormal."""
         (await self._http.post("/admin/latency", json=terms)).raise_for_status()
 
+    async def reset(self) -> None:
+        """Return the simulator to its start, so that a lognormal latency has the same values again."""
+        (await self._http.post("/admin/reset")).raise_for_status()
+
     async def limit(self, provider: str, requests: int, window_seconds: float) -> None:
         """Set how many requests the simulator of a provider admits in any so many seconds."""
         terms = {"provider": provider, "requests": requests, "window_seconds": window_seconds}

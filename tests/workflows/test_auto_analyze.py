@@ -13,6 +13,7 @@ from sqlmodel import col
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client as TemporalClient
 
+from activities.auto_analyze import known_labels
 from parley import AutoAnalyzeHandle, Backend, Client
 from parley.domain.auto_analyze.contract import DiscoveryTerms, ExportedSession, LabelKind, Phase
 from parley.domain.errors import JobFailed, NotFound
@@ -138,6 +139,25 @@ class TestRuns:
         uneven = await start(client, path, chats(60), streams=3, max_staleness=1, run_name="uneven")
         await uneven.result()
         assert await sessions_of(client, uneven) == await sessions_of(client, plain)
+
+    async def test_a_stream_pauses_where_its_step_would_wait_long(
+        self, client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plain = await start(client, path, chats(30), streams=3, max_staleness=0, run_name="plain")
+        await plain.result()
+        monkeypatch.setattr(known_labels, "WAIT_SECONDS", 0)
+        await simulator.fault("slow", provider="openai", after=len(await simulator.requests()) + 3, times=1, hold=2)
+        paused = await start(client, path, chats(30), streams=3, max_staleness=0, run_name="paused")
+        statistics = (await paused.result()).statistics
+        assert statistics is not None
+        assert statistics.stream_utilisation < 0.9
+        assert await sessions_of(client, paused) == await sessions_of(client, plain)
+        parent = await client.temporal.get_workflow_handle(paused.id).describe()
+        events = Counter[int]()
+        for number in range(1, 4):
+            stream = client.temporal.get_workflow_handle(f"{paused.id}/{parent.run_id[-8:]}/stream-{number}")
+            events.update(event.event_type for event in (await stream.fetch_history()).events)
+        assert events[EventType.EVENT_TYPE_TIMER_FIRED] > 0
 
     async def test_streams_may_take_what_is_next(self, client: Client, path: Path, simulator: SimulatorAdmin) -> None:
         """A stream that waits for a long reply labels less, and the others go on."""

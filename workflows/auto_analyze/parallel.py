@@ -81,17 +81,18 @@ class ParallelStreams:
         """Run the streams until each has ended: its batches are labelled, or the segment is to end."""
         planned, started = self._state.planned, workflow.now()
         count = min(self._job.input.streams, planned.batches if planned else 0)
-        for number in range(1, count + 1):
-            self._streams[number] = await self._start_stream(number)
+        await asyncio.gather(*(self._start_stream(number) for number in range(1, count + 1)))
         while self._streams:
             await self._wait(workflow.now() - started)
-            for number in [number for number, stream in self._streams.items() if stream.done()]:
+            ended = [number for number, stream in self._streams.items() if stream.done()]
+            for number in ended:
                 await self._complete(number, self._streams.pop(number))
             if self._state.is_held:
                 await self._end_streams("an operator asked the run to pause or to finish")
             elif history_is_long():
                 await self._end_streams("the history of the run is long")
-            await self._read_progress()
+            if not (ended and self._streams):
+                await self._read_progress()
         self._state.add_capacity((workflow.now() - started).total_seconds(), count)
 
     async def _wait(self, elapsed: timedelta) -> None:
@@ -108,10 +109,10 @@ class ParallelStreams:
     def _is_asked_to_end(self) -> bool:
         return self._state.is_held and not self._is_ending
 
-    async def _start_stream(self, number: int) -> Stream:
+    async def _start_stream(self, number: int) -> None:
         """Start a stream for this segment: a parent that continues as new would terminate its open children."""
         info = workflow.info()
-        return await workflow.start_child_workflow(
+        self._streams[number] = await workflow.start_child_workflow(
             AutoAnalyzeStream.run,
             StreamInput(
                 job=self._job,
@@ -141,7 +142,7 @@ class ParallelStreams:
         if self._state.degraded:
             await self._end_streams("streams have failed")
         elif not self._is_ending:
-            self._streams[number] = await self._start_stream(number)
+            await self._start_stream(number)
 
     async def _end_streams(self, reason: str) -> None:
         """Ask all streams to end after the batch at hand."""

@@ -35,7 +35,7 @@ PAUSE, RESUME, FINISH = "pause", "resume", "finish"
 DEFAULT_WAIT_LIMIT_SECONDS = 24 * 3600
 DEFAULT_BUDGET_USD = Decimal("100.00")
 MAX_ASKS = 3
-# Measured with `benchmarks parallel`: see docs/auto-analyze.md.
+# Measured with `benchmarks overhead`: see docs/auto-analyze.md.
 DEFAULT_MAX_STALENESS = 2
 
 
