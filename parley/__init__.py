@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Statistics,
     )
     from parley.domain.auto_analyze.estimate import RunEstimate
+    from parley.domain.auto_analyze.overview import Agreement, Flow, NewLabels, PhaseCost, QuotedSession, RunOverview
     from parley.domain.budgets import CapView, Period
     from parley.domain.chat import ChatSession
     from parley.domain.chat_formats import ChatFormat, ChatRole
@@ -174,6 +175,14 @@ _MODULES = {
         "Statistics",
     ),
     "parley.domain.auto_analyze.estimate": ("RunEstimate",),
+    "parley.domain.auto_analyze.overview": (
+        "Agreement",
+        "Flow",
+        "NewLabels",
+        "PhaseCost",
+        "QuotedSession",
+        "RunOverview",
+    ),
     "parley.domain.budgets": ("CapView", "Period"),
     "parley.domain.chat": ("ChatSession",),
     "parley.domain.chat_formats": ("ChatFormat", "ChatRole"),
@@ -294,6 +303,7 @@ __all__ = [
     "ActionTokens",
     "AddOutcome",
     "AddedDocument",
+    "Agreement",
     "Analysis",
     "AnalysisHandle",
     "AnalysisReport",
@@ -339,6 +349,7 @@ __all__ = [
     "ExportedSession",
     "Feedback",
     "Finish",
+    "Flow",
     "GatewayKey",
     "GatewayKeys",
     "GenerateInput",
@@ -377,12 +388,14 @@ __all__ = [
     "ModelReport",
     "NamedTool",
     "NewGatewayKey",
+    "NewLabels",
     "NotFound",
     "NumberSettings",
     "OnRateLimit",
     "Optimized",
     "ParleyError",
     "Period",
+    "PhaseCost",
     "Phone",
     "PhoneCallReport",
     "PhoneLimits",
@@ -392,6 +405,7 @@ __all__ = [
     "Progress",
     "Prompt",
     "Provider",
+    "QuotedSession",
     "Recommendation",
     "RecordingPart",
     "RefillReport",
@@ -402,6 +416,7 @@ __all__ = [
     "Rubric",
     "RubricSkill",
     "RunEstimate",
+    "RunOverview",
     "Scope",
     "Session",
     "SessionAnalysisInput",

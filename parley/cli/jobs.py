@@ -50,7 +50,7 @@ OnlyModel = Annotated[
 ]
 Html = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Write the report of a session analysis to this file, as one HTML page."),
+    typer.Option(metavar="FILE", help="Write the report to this file, as one HTML page."),
 ]
 ChatFile = Annotated[
     Path,
@@ -213,12 +213,15 @@ def auto_analyze(
     budget: Annotated[str | None, typer.Option(metavar="USD", help="The most that the run may cost.")] = None,
     seed: Annotated[int, typer.Option(help="Selects the discovery sample.")] = 7,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out and list invalid lines.")] = False,
+    html: Html = None,
     run_name: Annotated[str, typer.Option(help="Separates two runs on the same file.")] = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and exit.")] = False,
     workspace: Workspace = "default",
     as_json: Json = False,
 ) -> None:
     """Import chat sessions and label them consistently."""
+    if html and detach:
+        raise InvalidInput("the report is written when the job has ended: use it with `results`", where="--html")
     how: ReadingOptions = {
         "format": format,
         "roles": parse_roles(role),
@@ -245,7 +248,7 @@ def auto_analyze(
         if estimate := client.estimate_auto_analyze(dataset, user_id=user, **options):
             err.say(f"about ${estimate.estimated_usd} with {estimate.model} (estimated; {limit})")
         job = await client.auto_analyze(dataset.dataset_id, user_id=user, run_name=run_name, **options)
-        await follow_started(client, job, detach=detach, as_json=as_json)
+        await follow_started(client, job, detach=detach, as_json=as_json, html=html)
 
     with_client(workspace, work)
 
