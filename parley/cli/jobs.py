@@ -64,7 +64,7 @@ ChatFileFormat = Annotated[
     typer.Option(metavar="FORMAT", help=f"One of {', '.join(CHAT_FORMATS)}; default: as the content shows."),
 ]
 RoleOfName = Annotated[
-    Sequence[str],
+    list[str] | None,
     typer.Option(metavar="NAME=ROLE", help="The role of a name in the chats: user, agent or bot; more than once."),
 ]
 SessionGap = Annotated[
@@ -178,7 +178,7 @@ def _recording(audio: str) -> _Given:
 def import_(
     file: ChatFile,
     format: ChatFileFormat = None,
-    role: RoleOfName = (),
+    role: RoleOfName = None,
     session_gap: SessionGap = DEFAULT_SESSION_GAP_HOURS,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out and list invalid lines.")] = False,
     workspace: Workspace = "default",
@@ -187,7 +187,7 @@ def import_(
     """Import a file of chat sessions: the whole file, or nothing."""
     how: ReadingOptions = {
         "format": format,
-        "roles": parse_roles(role),
+        "roles": parse_roles(role or []),
         "session_gap_hours": session_gap,
         "skip_invalid": skip_invalid,
     }
@@ -203,7 +203,7 @@ def import_(
 def auto_analyze(
     file: ChatFile,
     format: ChatFileFormat = None,
-    role: RoleOfName = (),
+    role: RoleOfName = None,
     session_gap: SessionGap = DEFAULT_SESSION_GAP_HOURS,
     user: Annotated[str, typer.Option(help="Whose energy pays.")] = "operator",
     provider: OnlyProvider = None,
@@ -224,7 +224,7 @@ def auto_analyze(
         raise InvalidInput("the report is written when the job has ended: use it with `results`", where="--html")
     how: ReadingOptions = {
         "format": format,
-        "roles": parse_roles(role),
+        "roles": parse_roles(role or []),
         "session_gap_hours": session_gap,
         "skip_invalid": skip_invalid,
     }
