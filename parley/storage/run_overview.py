@@ -82,21 +82,19 @@ async def copies_agreement(tx: AsyncSession, workspace_id: str, job_key: str) ->
     """How sessions agree whose messages have the same words: those that a model labelled."""
     words = func.md5(cast(func.jsonb_path_query_array(StoredChat.payload, TEXTS), Text))
     before, after = col(AutoSession.intent), _label(LabelKind.INTENT)
-    labelled = (
-        select(words.label("words"), before.label("before"), after.label("after"))
+    counted = (
+        select(words.label("words"), before.label("before"), after.label("after"), func.count().label("sessions"))
         .select_from(AutoSession)
         .join(AutoRun, RUN_OF_SESSION)
         .join(StoredChat, CHAT_OF_SESSION)
         .where(*_of(workspace_id, job_key), before.is_not(None), ~col(AutoSession.by_rule), ~col(AutoSession.fallback))
+        .group_by(words, before, after)
         .subquery()
     )
-    several = select(labelled.c.words).group_by(labelled.c.words).having(func.count() > 1)
-    query = (
-        select(labelled.c.words, labelled.c.before, labelled.c.after, func.count())
-        .where(labelled.c.words.in_(several))
-        .group_by(labelled.c.words, labelled.c.before, labelled.c.after)
-        .order_by(labelled.c.words)
-    )
+    alike = func.sum(counted.c.sessions).over(partition_by=counted.c.words).label("alike")
+    groups = select(counted, alike).subquery()
+    columns = (groups.c.words, groups.c.before, groups.c.after, groups.c.sessions)
+    query = select(*columns).where(groups.c.alike > 1).order_by(groups.c.words)
     return agreement(_groups((await tx.execute(query)).all()))
 
 
