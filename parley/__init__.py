@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Statistics,
     )
     from parley.domain.auto_analyze.estimate import RunEstimate
+    from parley.domain.auto_analyze.overview import Agreement, Flow, NewLabels, PhaseCost, QuotedSession, RunOverview
     from parley.domain.budgets import CapView, Period
     from parley.domain.chat import ChatSession
     from parley.domain.chat_formats import ChatFormat, ChatRole
@@ -176,6 +177,14 @@ _MODULES = {
         "Statistics",
     ),
     "parley.domain.auto_analyze.estimate": ("RunEstimate",),
+    "parley.domain.auto_analyze.overview": (
+        "Agreement",
+        "Flow",
+        "NewLabels",
+        "PhaseCost",
+        "QuotedSession",
+        "RunOverview",
+    ),
     "parley.domain.budgets": ("CapView", "Period"),
     "parley.domain.chat": ("ChatSession",),
     "parley.domain.chat_formats": ("ChatFormat", "ChatRole"),
@@ -296,6 +305,7 @@ __all__ = [
     "ActionTokens",
     "AddOutcome",
     "AddedDocument",
+    "Agreement",
     "Analysis",
     "AnalysisHandle",
     "AnalysisReport",
@@ -341,6 +351,7 @@ __all__ = [
     "ExportedSession",
     "Feedback",
     "Finish",
+    "Flow",
     "GatewayKey",
     "GatewayKeys",
     "GenerateInput",
@@ -379,12 +390,14 @@ __all__ = [
     "ModelReport",
     "NamedTool",
     "NewGatewayKey",
+    "NewLabels",
     "NotFound",
     "NumberSettings",
     "OnRateLimit",
     "Optimized",
     "ParleyError",
     "Period",
+    "PhaseCost",
     "Phone",
     "PhoneCallReport",
     "PhoneLimits",
@@ -394,6 +407,7 @@ __all__ = [
     "Progress",
     "Prompt",
     "Provider",
+    "QuotedSession",
     "ReadingOptions",
     "Recommendation",
     "RecordingPart",
@@ -406,6 +420,7 @@ __all__ = [
     "RubricSkill",
     "RunControls",
     "RunEstimate",
+    "RunOverview",
     "Scope",
     "Session",
     "SessionAnalysisInput",

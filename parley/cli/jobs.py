@@ -51,7 +51,7 @@ OnlyModel = Annotated[
 ]
 Html = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Write the report of a session analysis to this file, as one HTML page."),
+    typer.Option(metavar="FILE", help="Write the report to this file, as one HTML page."),
 ]
 ChatFile = Annotated[
     Path,
@@ -65,7 +65,7 @@ ChatFileFormat = Annotated[
     typer.Option(metavar="FORMAT", help=f"One of {', '.join(CHAT_FORMATS)}; default: as the content shows."),
 ]
 RoleOfName = Annotated[
-    Sequence[str],
+    list[str] | None,
     typer.Option(metavar="NAME=ROLE", help="The role of a name in the chats: user, agent or bot; more than once."),
 ]
 SessionGap = Annotated[
@@ -179,7 +179,7 @@ def _recording(audio: str) -> _Given:
 def import_(
     file: ChatFile,
     format: ChatFileFormat = None,
-    role: RoleOfName = (),
+    role: RoleOfName = None,
     session_gap: SessionGap = DEFAULT_SESSION_GAP_HOURS,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out and list invalid lines.")] = False,
     workspace: Workspace = "default",
@@ -188,7 +188,7 @@ def import_(
     """Import a file of chat sessions: the whole file, or nothing."""
     how: ReadingOptions = {
         "format": format,
-        "roles": parse_roles(role),
+        "roles": parse_roles(role or []),
         "session_gap_hours": session_gap,
         "skip_invalid": skip_invalid,
     }
@@ -204,7 +204,7 @@ def import_(
 def auto_analyze(
     file: ChatFile,
     format: ChatFileFormat = None,
-    role: RoleOfName = (),
+    role: RoleOfName = None,
     session_gap: SessionGap = DEFAULT_SESSION_GAP_HOURS,
     user: Annotated[str, typer.Option(help="Whose energy pays.")] = "operator",
     provider: OnlyProvider = None,
@@ -220,15 +220,18 @@ def auto_analyze(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what the run will probably take, by phase, and start nothing.")
     ] = False,
+    html: Html = None,
     run_name: Annotated[str, typer.Option(help="Separates two runs on the same file.")] = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and exit.")] = False,
     workspace: Workspace = "default",
     as_json: Json = False,
 ) -> None:
     """Import chat sessions and label them consistently."""
+    if html and detach:
+        raise InvalidInput("the report is written when the job has ended: use it with `results`", where="--html")
     how: ReadingOptions = {
         "format": format,
-        "roles": parse_roles(role),
+        "roles": parse_roles(role or []),
         "session_gap_hours": session_gap,
         "skip_invalid": skip_invalid,
     }
@@ -251,7 +254,7 @@ def auto_analyze(
             for warning in found.warnings:
                 err.say(warning)
         job = await client.auto_analyze(dataset.dataset_id, user_id=user, run_name=run_name, **options)
-        await follow_started(client, job, detach=detach, as_json=as_json)
+        await follow_started(client, job, detach=detach, as_json=as_json, html=html)
 
     with_client(workspace, work)
 

@@ -1,4 +1,4 @@
-"""Writes the report of an analysis as one HTML page."""
+"""Writes the report of an analysis or of a labelling run as one HTML page."""
 
 import os
 from contextlib import suppress
@@ -13,15 +13,18 @@ from parley.cli.console import err
 async def write_report(
     job: AnalysisHandle | AutoAnalyzeHandle, found: Any, path: Path, recording: Path | None = None
 ) -> None:
-    """Write the page of an analysis that has a result, with its recording.
+    """Write the page of a labelling run, or of an analysis that has a result, with its recording.
 
     A recording that is too large for a page is linked where its file is known.
 
     Raises:
-        InvalidInput: the job is not a session analysis, it has no result, or the file cannot be written.
+        InvalidInput: the analysis has no result, or the file cannot be written.
     """
-    if not isinstance(job, AnalysisHandle) or not isinstance(found, AnalysisReport) or found.analysis is None:
-        raise InvalidInput("only a session analysis that has a result has a report", where="--html")
+    if isinstance(job, AutoAnalyzeHandle):
+        await _write_labelling(job, path)
+        return
+    if not isinstance(found, AnalysisReport) or found.analysis is None:
+        raise InvalidInput("only a labelling run, or an analysis that has a result, has a report", where="--html")
     # Here, because a template engine takes 50 ms to load.
     from parley.report.page import MOST_EMBEDDED, report_page  # noqa: PLC0415
 
@@ -35,6 +38,24 @@ async def write_report(
     err.say(f"report written to {path}")
     if audio is not None and audio.size > MOST_EMBEDDED:
         err.say(f"it plays {recording}, which must stay there" if link else "the recording is too large for the page")
+
+
+async def _write_labelling(job: AutoAnalyzeHandle, path: Path) -> None:
+    """The page is written as its sessions are read, and replaces an earlier one when it is complete."""
+    from parley.report.labelling import write_page  # noqa: PLC0415 - a template engine takes 50 ms to load
+
+    overview = await job.overview()
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            await write_page(overview, job.quoted_sessions(), file)
+        part.replace(path)
+    except OSError as error:
+        raise InvalidInput(f"cannot be written: {error.strerror}", where=str(path)) from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    err.say(f"report written to {path}")
 
 
 def _address(recording: Path, page: Path) -> str:

@@ -38,6 +38,7 @@ from parley.domain.auto_analyze.contract import (
     workflow_id,
 )
 from parley.domain.auto_analyze.estimate import RunEstimate, Speed, estimate
+from parley.domain.auto_analyze.overview import QuotedSession, RunOverview
 from parley.domain.auto_analyze.sampling import SessionFacts
 from parley.domain.costs import Costs
 from parley.domain.errors import InvalidInput, NotFound, UnpricedModel
@@ -47,7 +48,7 @@ from parley.domain.requests import Provider
 from parley.failures import job_failure
 from parley.settings import Settings
 from parley.storage import auto_analyze as runs
-from parley.storage import label_explorer, usage
+from parley.storage import label_explorer, run_overview, usage
 from parley.storage.datasets import load_dataset, session_facts
 
 EXPORT_PAGE = 500
@@ -174,6 +175,49 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
                 if isinstance(cause, ApplicationError) and cause.type == InvalidInput.__name__:
                     raise InvalidInput(str(cause.message)) from None
                 raise job_failure(cause) from error
+
+    async def overview(self) -> RunOverview:
+        """The run at a glance: its labels, where sessions go, new labels by round, costs by phase, and consistency.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        key, workspace_id = self.job_key, self._workspace_id
+        async with self._backend.database.reads() as tx:
+            row = await runs.find(tx, workspace_id, key)
+            found = RunOverview(
+                id=row.workflow_id,
+                job_key=row.job_key,
+                name=(await load_dataset(tx, workspace_id, row.dataset_id)).name,
+                status=row.status,
+                reason=row.reason,
+                created_at=row.created_at,
+                ended_at=row.ended_at,
+                **await runs.counts(tx, workspace_id, row.job_key),
+                labels=tuple(await runs.label_counts(tx, workspace_id, row.job_key)),
+                statistics=Statistics.model_validate(row.statistics) if row.statistics else None,
+                flows=tuple(await run_overview.flows(tx, workspace_id, row.job_key)),
+                new_labels=tuple(await run_overview.new_labels(tx, workspace_id, row.job_key)),
+                phases=tuple(await run_overview.phase_costs(tx, workspace_id, row.job_key)),
+                copies=await run_overview.copies_agreement(tx, workspace_id, row.job_key),
+                costs=await usage.costs(tx, workspace_id, job_key=row.job_key),
+            )
+        status = await true_status(self._backend, workspace_id, found.id, found.job_key, found.status)
+        return found.model_copy(update={"status": status})
+
+    async def quoted_sessions(self) -> AsyncIterator[QuotedSession]:
+        """Every session with its labels and words of its user, in the order of the file, read page by page."""
+        last = -1
+        while True:
+            async with self._backend.database.reads() as tx:
+                page = await run_overview.quoted_sessions(
+                    tx, self._workspace_id, self.job_key, after=last, limit=EXPORT_PAGE
+                )
+            for position, session in page:
+                last = position
+                yield session
+            if len(page) < EXPORT_PAGE:
+                return
 
     async def examples(self, kind: LabelKind, label: str, *, after: int = -1, limit: int = 10) -> list[LabelledChat]:
         """Sessions with a canonical label, in the order of their file.

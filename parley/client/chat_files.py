@@ -19,6 +19,7 @@ from typing import IO, TextIO
 from parley.client.json_records import JsonRecord, records
 from parley.client.reading import read_json, shown
 from parley.domain.chat_formats import JSON_LISTS, ChatFormat, recognised, slack, transcript, whatsapp
+from parley.domain.chat_formats.drafts import People
 from parley.domain.errors import InvalidInput
 
 MAX_LINE_CHARACTERS = 5_000_000
@@ -115,10 +116,10 @@ class ChatFile:
 
 @dataclass(frozen=True)
 class ChatFiles:
-    """The files of an import, the names of people by their ids, and a hash of the content."""
+    """The files of an import, who is in them where a file lists that, and a hash of the content."""
 
     files: tuple[ChatFile, ...]
-    names: dict[str, str]
+    people: People
     digest: str
     is_single: bool
     is_slack: bool = False
@@ -147,12 +148,15 @@ def _found(path: Path, stack: ExitStack, format: ChatFormat | None) -> ChatFiles
     elif _is_archive(path):
         files, digest = _in_archive(path, stack.enter_context(zipfile.ZipFile(path))), _digest(path)
     else:
-        return ChatFiles((ChatFile(path.name, path.name, lambda: path.open("rb")),), {}, _digest(path), is_single=True)
+        return ChatFiles(
+            (ChatFile(path.name, path.name, lambda: path.open("rb")),), People(), _digest(path), is_single=True
+        )
     if format == "slack" or (format is None and any(DAY.search(file.name) for file in files)):
-        names = {key: name for file in files if PurePosixPath(file.name).name in PEOPLE for key, name in _people(file)}
+        listed = next((file for file in files if PurePosixPath(file.name).name in PEOPLE), None)
+        people = _people(listed) if listed else People()
         days = [file for file in files if DAY.search(file.name)]
-        return ChatFiles(_some(days, path), names, digest, is_single=False, is_slack=True)
-    return ChatFiles(_some(files, path), {}, digest, is_single=False)
+        return ChatFiles(_some(days, path), people, digest, is_single=False, is_slack=True)
+    return ChatFiles(_some(files, path), People(), digest, is_single=False)
 
 
 def _is_archive(path: Path) -> bool:
@@ -233,10 +237,10 @@ def _title(name: str, container: str) -> str:
     return container if PurePosixPath(name).name == "_chat.txt" else name
 
 
-def _people(file: ChatFile) -> Iterator[tuple[str, str]]:
+def _people(file: ChatFile) -> People:
     with file.errors_named(), file.open() as text:
         content = text.read(MAX_LISTED_PEOPLE_BYTES)
-        yield from slack.users(read_json(content), where="").items()
+        return slack.people(read_json(content), where="")
 
 
 def detected(file: ChatFile) -> tuple[ChatFormat, bool]:

@@ -25,6 +25,7 @@ from parley.domain.chat_formats import (
     transcript,
     whatsapp,
 )
+from parley.domain.chat_formats.drafts import People
 from parley.domain.errors import InvalidInput
 
 # A CSV row is one session; its messages are a JSON list, as in JSONL.
@@ -71,9 +72,9 @@ class Reading:
         if not 0 < self.gap_hours <= MAX_GAP_HOURS:
             raise InvalidInput(f"must be above 0 and at most {MAX_GAP_HOURS:g}", where="session_gap_hours")
 
-    def terms(self, names: Mapping[str, str]) -> Terms:
-        """What the formats need to know. `names`: of people by their ids."""
-        return Terms(Roles(self.given_roles), timedelta(hours=self.gap_hours), names)
+    def terms(self, people: People) -> Terms:
+        """What the formats need to know. `people`: who is in the export."""
+        return Terms(Roles(self.given_roles), timedelta(hours=self.gap_hours), people)
 
     def format_of(self, file: ChatFile) -> tuple[ChatFormat, bool]:
         """The format of a file, and whether it is one JSON document."""
@@ -118,7 +119,7 @@ class _Walk:
 
     def __init__(self, files: ChatFiles, reading: Reading, groups: Groups) -> None:
         self._files, self._reading, self._groups = files.files, reading, groups
-        self._terms = reading.terms(files.names)
+        self._terms = reading.terms(files.people)
         self._only = "slack" if files.is_slack else None
 
     def sessions(self, number: int, file: ChatFile) -> Iterator[Found]:

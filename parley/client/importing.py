@@ -159,13 +159,13 @@ class _Checks:
         Raises:
             InvalidInput: a session is not valid, or the file cannot be read.
         """
-        seen: dict[str, str] = {}
+        seen: dict[str, int | str] = {}
         for found in found_sessions(self._files, self._reading):
             try:
                 session = self._session(found)
                 if session and session.session_id in seen:
                     first = seen[session.session_id]
-                    raise InvalidInput(f"is on {first} already: make it unique", field="session_id")
+                    raise InvalidInput(f"is on line {first} already: make it unique", field="session_id")
             except InvalidInput as error:
                 if not self._skip_invalid:
                     where = f"{found.file}: {error.where or f'line {found.line}'}"
@@ -204,8 +204,8 @@ class _Checks:
         file = "" if self._files.is_single else found.file
         self.skipped.append(Skipped(line=found.line, field=field, problem=problem, file=file))
 
-    def _place(self, found: Found) -> str:
-        return f"line {found.line}" if self._files.is_single else f"line {found.line} of {found.file}"
+    def _place(self, found: Found) -> int | str:
+        return found.line if self._files.is_single else f"{found.line} of {found.file}"
 
 
 def _session(data: object) -> ChatSession:

@@ -29,12 +29,16 @@ class JsonReader:
 
     def __init__(self, file: TextIO, *, limit: int) -> None:
         self._file, self._limit = file, limit
-        self._text, self._at, self._line, self._ended = "", 0, 1, False
+        self._text, self._at, self._ended = "", 0, False
+        # The line of the place up to which lines are counted.
+        self._line, self._counted = 1, 0
 
     @property
     def line(self) -> int:
         """The line of the next character, from 1."""
-        return self._line + self._text.count("\n", 0, self._at)
+        self._line += self._text.count("\n", self._counted, self._at)
+        self._counted = self._at
+        return self._line
 
     def peek(self) -> str:
         """The next character that is not blank; empty at the end."""
@@ -100,16 +104,16 @@ class JsonReader:
         return error.msg.startswith("Unterminated string") or error.pos >= len(self._text) - NEAR
 
     def _syntax(self, error: json.JSONDecodeError) -> InvalidInput:
-        line = self._line + self._text.count("\n", 0, error.pos)
+        line = self.line + self._text.count("\n", self._at, error.pos)
         column = error.pos - self._text.rfind("\n", 0, error.pos)
         return InvalidInput(f"is not JSON: {error.msg} at column {column}", where=f"line {line}")
 
     def _more(self) -> None:
         """Read as much again as there is, so that a long value is decoded a few times only."""
-        self._line = self.line
         rest = self._text[self._at :]
         read = self._file.read(max(READ_CHARACTERS, len(rest)))
-        self._text, self._at, self._ended = rest + read, 0, not read
+        self._line = self.line
+        self._text, self._at, self._counted, self._ended = rest + read, 0, 0, not read
 
 
 def records(file: TextIO, lists: frozenset[str], *, limit: int) -> Iterator[JsonRecord]:

@@ -28,6 +28,7 @@ def add_filters(environment: Environment) -> None:
         clock=filters.clock,
         duration=filters.duration,
         figure=filters.figure,
+        moment=filters.moment,
         number=filters.number,
         percent=filters.percent,
     )
@@ -63,13 +64,13 @@ def report_page(analysis: Analysis, session: Session | None, audio: bytes | None
         sound = _data_uri(audio) if len(audio) <= MOST_EMBEDDED else link
     style, script = ((STATIC / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             **view(analysis, session, sound),
             style=Markup(style),  # noqa: S704 - a file of this package
             script=Markup(script),  # noqa: S704
-            policy=_policy(style, script),
+            policy=policy(style, script),
         )
     )
 
@@ -78,8 +79,8 @@ def _data_uri(audio: bytes) -> str:
     return f"data:{media_type(audio)};base64,{base64.b64encode(audio).decode()}"
 
 
-def _policy(style: str, script: str) -> str:
-    """Nothing from anywhere, but the style and the script of the page by their hashes, and the recording."""
+def policy(style: str, script: str) -> str:
+    """The page's policy: nothing from anywhere, but its style and script by their hashes, and the recording."""
     return (
         f"default-src 'none'; style-src 'sha256-{_sha256(style)}'; script-src 'sha256-{_sha256(script)}'; "
         "media-src data: file: 'self'; base-uri 'none'; form-action 'none'"
@@ -101,7 +102,8 @@ def _curves(analysis: Analysis) -> tuple[tuple[str, str, str, float, float], ...
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of this folder. Every text is escaped."""
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -15,6 +15,7 @@ from parley import (
     ActionTokens,
     AddedDocument,
     AddOutcome,
+    Agreement,
     Analysis,
     AnalysisHandle,
     AnalysisReport,
@@ -60,6 +61,7 @@ from parley import (
     ExportedSession,
     Feedback,
     Finish,
+    Flow,
     GatewayKey,
     GatewayKeys,
     GenerateInput,
@@ -98,12 +100,14 @@ from parley import (
     ModelReport,
     NamedTool,
     NewGatewayKey,
+    NewLabels,
     NotFound,
     NumberSettings,
     OnRateLimit,
     Optimized,
     ParleyError,
     Period,
+    PhaseCost,
     Phone,
     PhoneCallReport,
     PhoneLimits,
@@ -113,6 +117,7 @@ from parley import (
     Progress,
     Prompt,
     Provider,
+    QuotedSession,
     ReadingOptions,
     Recommendation,
     RecordingPart,
@@ -124,6 +129,7 @@ from parley import (
     Rubric,
     RubricSkill,
     RunEstimate,
+    RunOverview,
     Scope,
     Session,
     SessionAnalysisInput,
@@ -365,6 +371,15 @@ async def label(client: Client, path: Path) -> None:
     origins: list[LabelOrigin] = await handle.origins(LabelKind.INTENT, "billing")
     merges: list[MergeStep] = [step for origin in origins for step in origin.merges]
     print(tried.total, len(attempts), [chat.session for chat in examples], [step.into for step in merges])
+    run: RunOverview = await handle.overview()
+    flows: tuple[Flow, ...] = run.flows
+    new: tuple[NewLabels, ...] = run.new_labels
+    phases: tuple[PhaseCost, ...] = run.phases
+    copies: Agreement = run.copies
+    print(len(flows), len(new), len(phases), copies.share_after)
+    quoted: AsyncIterator[QuotedSession] = handle.quoted_sessions()
+    async for quote in quoted:
+        print(quote.quote)
     sessions: AsyncIterator[ExportedSession] = client.labelled_sessions(handle.id)
     async for session in sessions:
         print(session.session_id)

@@ -207,6 +207,18 @@ async def test_chats_are_uploaded_and_labelled_and_every_label_is_an_event_once(
     assert ids == sorted(ids)
 
 
+async def test_an_export_of_another_product_is_uploaded_with_roles(http: httpx.AsyncClient):
+    chat = "12/03/2024, 09:14 - Ann: My lamp broke\n12/03/2024, 09:20 - Shop: We send another\n"
+    files = {"file": ("WhatsApp Chat with Ann.txt", chat)}
+    how = {"format": "whatsapp", "roles": {"Shop": "agent"}, "session_gap_hours": 5}
+    options = json.dumps(QUICK | how)
+    answer = await http.post(f"{JOBS}/auto-analyze", files=files, data={"options": options})
+    assert (answer.status_code, answer.json().get("imported", {}).get("sessions")) == (202, 1), answer.text
+    wrong = json.dumps(QUICK | {"format": "xml"})
+    answer = await http.post(f"{JOBS}/auto-analyze", files=files, data={"options": wrong})
+    assert (answer.status_code, "format" in answer.json()["detail"]) == (400, True), answer.text
+
+
 async def test_a_reader_resumes_after_its_last_event(http: httpx.AsyncClient, labelled: dict[str, Any]):
     events = await ended(http, labelled["url"])
     at = next(number for number, event in enumerate(events) if event["event"] == "labels")

@@ -19,6 +19,7 @@ import parley.storage
 from parley.client.generate import generate_input
 from parley.client.reading import read_session
 from parley.domain.auto_analyze.contract import LabelKind
+from parley.domain.auto_analyze.overview import Agreement
 from parley.domain.budgets import Period
 from parley.domain.conversation.context import RunningSummary
 from parley.domain.conversation.contract import ConversationCost, NewTurn
@@ -57,6 +58,7 @@ from parley.storage import (
     phone_calls,
     reports,
     rubrics,
+    run_overview,
     sessions,
     streams,
     summaries,
@@ -289,6 +291,14 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "configuration.remove": (lambda tx, _: configuration.remove(tx, THEIRS, "company", owner=WORKSPACE), False),
     "generations.rate": (lambda tx, _: generations.rate(tx, THEIRS, "asked/generate", Feedback.BAD), NotFound),
     "attempts.of_job": (lambda tx, _: attempts.of_job(tx, THEIRS, JOB, limit=10), []),
+    "run_overview.flows": (lambda tx, _: run_overview.flows(tx, THEIRS, JOB), []),
+    "run_overview.new_labels": (lambda tx, _: run_overview.new_labels(tx, THEIRS, JOB), []),
+    "run_overview.phase_costs": (lambda tx, _: run_overview.phase_costs(tx, THEIRS, JOB), []),
+    "run_overview.copies_agreement": (lambda tx, _: run_overview.copies_agreement(tx, THEIRS, JOB), Agreement()),
+    "run_overview.quoted_sessions": (
+        lambda tx, _: run_overview.quoted_sessions(tx, THEIRS, JOB, after=-1, limit=10),
+        [],
+    ),
     "label_explorer.examples": (
         lambda tx, _: label_explorer.examples(tx, THEIRS, JOB, LabelKind.INTENT, "label", after=-1, limit=10),
         [],

@@ -90,18 +90,26 @@ class Roles:
 
 
 @dataclass(frozen=True)
+class People:
+    """Who is in an export, where that is in a file of its own: names by id, and the ids of bots."""
+
+    names: Mapping[str, str] = field(default_factory=dict[str, str])
+    bots: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Terms:
     """How a file is read.
 
     Attributes:
         roles: of names, where the format has names only.
         gap: a silence that ends a session, where the format has no sessions.
-        names: of people by their ids, where they are in a file of their own.
+        people: who is in the export.
     """
 
     roles: Roles = field(default_factory=Roles)
     gap: timedelta = timedelta(hours=DEFAULT_SESSION_GAP_HOURS)
-    names: Mapping[str, str] = field(default_factory=dict[str, str])
+    people: People = field(default_factory=People)
 
 
 def parted(messages: Iterable[tuple[datetime, Any]], gap: timedelta) -> Iterator[list[Any]]:

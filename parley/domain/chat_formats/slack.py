@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from parley.domain.chat_formats.drafts import ChatRole, Draft, Terms, parted
+from parley.domain.chat_formats.drafts import ChatRole, Draft, People, Terms, parted
 from parley.domain.chat_formats.part import Part
 from parley.domain.errors import InvalidInput
 
@@ -53,8 +53,8 @@ def assemble(place: str, messages: Sequence[Part], terms: Terms) -> Iterator[Dra
         yield _session(channel, part, terms)
 
 
-def users(listed: Any, *, where: str) -> dict[str, str]:
-    """The names of people by their ids, and of bots with a mark, from `users.json`.
+def people(listed: Any, *, where: str) -> People:
+    """The people of a workspace, from `users.json`.
 
     Raises:
         InvalidInput: it is not a list of people.
@@ -62,20 +62,19 @@ def users(listed: Any, *, where: str) -> dict[str, str]:
     if not isinstance(listed, list):
         raise InvalidInput("must be a list of people: use the export as it is", where=where)
     names: dict[str, str] = {}
+    bots: set[str] = set()
     for person in Part({"people": listed}, where).list_of("people"):
         name = person.inner("profile").text("display_name", "real_name") or person.text("real_name", "name")
-        names[person.needed_text("id")] = f"{BOT_MARK}{name}" if person.flag("is_bot") else name
-    return names
-
-
-# No name of a person begins with it.
-BOT_MARK = "\x01"
+        names[person.needed_text("id")] = name
+        if person.flag("is_bot"):
+            bots.add(person.needed_text("id"))
+    return People(names, frozenset(bots))
 
 
 def _session(channel: str, messages: Sequence[Part], terms: Terms) -> Draft:
     writers = [_writer(message) for message in messages]
-    people = [who for who, message in zip(writers, messages, strict=True) if not _is_bot(message, who, terms)]
-    starter = people[0] if people else ""
+    persons = [who for who, message in zip(writers, messages, strict=True) if not _is_bot(message, who, terms)]
+    starter = persons[0] if persons else ""
     draft = Draft(session_id=f"{channel}-{messages[0].needed_text('ts')}", user_id=starter)
     for who, message in zip(writers, messages, strict=True):
         draft.say(_role(message, who, starter, terms), _plain(message.text("text"), terms), message.when("ts"))
@@ -83,7 +82,7 @@ def _session(channel: str, messages: Sequence[Part], terms: Terms) -> Draft:
 
 
 def _role(message: Part, who: str, starter: str, terms: Terms) -> ChatRole:
-    name = terms.names.get(who, "").removeprefix(BOT_MARK)
+    name = terms.people.names.get(who, "")
     known = terms.roles.named(who, *filter(None, (name, message.inner("user_profile").text("real_name"))))
     if known or _is_bot(message, who, terms):
         return known or "bot"
@@ -95,7 +94,7 @@ def _writer(message: Part) -> str:
 
 
 def _is_bot(message: Part, who: str, terms: Terms) -> bool:
-    return message.has("bot_id") or terms.names.get(who, "").startswith(BOT_MARK) or who == "USLACKBOT"
+    return message.has("bot_id") or who in terms.people.bots or who == "USLACKBOT"
 
 
 def _seconds(message: Part) -> float:
@@ -113,7 +112,7 @@ def _plain(text: str, terms: Terms) -> str:
     """The text that a reader sees: names in place of ids, and the text of links."""
 
     def mention(found: re.Match[str]) -> str:
-        return "@" + (found[2] or terms.names.get(found[1], found[1]).removeprefix(BOT_MARK))
+        return "@" + (found[2] or terms.people.names.get(found[1], found[1]))
 
     text = CHANNEL.sub(r"#\1", MENTION.sub(mention, text))
     text = LINK.sub(lambda found: f"{found[2]} ({found[1]})" if found[2] else found[1], text)

@@ -1,0 +1,169 @@
+"""A labelling run at a glance: what its report draws, and figures that say how far its labels can be trusted."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime
+from decimal import Decimal
+
+from parley.domain.auto_analyze.contract import LabelCount, LabelKind, Statistics
+from parley.domain.chat import ChatSession, Containment
+from parley.domain.costs import Costs
+from parley.domain.model import Model
+from parley.domain.text import shorten
+
+# What the specification asks for: so many pairs of like sessions have one label.
+AGREEMENT_AIM = 0.95
+# A label that more sessions have says little about them.
+CATCH_ALL_SHARE = 0.2
+QUOTE_CHARACTERS = 240
+WORD = re.compile(r"[^\W\d_]{3,}")
+NOT_A_LETTER = re.compile(r"[\W_]+")
+
+
+class Flow(Model):
+    """How many sessions have an intent, a containment and a drop-off location."""
+
+    intent: str
+    containment: Containment
+    drop_off_location: str | None
+    sessions: int
+
+
+class NewLabels(Model):
+    """How many labels of all kinds a round found first. `round`: 0 is the discovery."""
+
+    round: int
+    labels: int
+
+
+class PhaseCost(Model):
+    """The paid attempts of a phase of a run: its tokens and its cost in USD, confirmed and uncertain."""
+
+    phase: str
+    attempts: int
+    tokens: int
+    confirmed_usd: Decimal
+    uncertain_usd: Decimal
+
+
+class Agreement(Model):
+    """Pairs of sessions with the same words, and how many of them have one intent, before and after merging."""
+
+    pairs: int = 0
+    before: int = 0
+    after: int = 0
+
+    @property
+    def share_before(self) -> float | None:
+        """From 0 to 1; None without a pair."""
+        return self.before / self.pairs if self.pairs else None
+
+    @property
+    def share_after(self) -> float | None:
+        """From 0 to 1; None without a pair."""
+        return self.after / self.pairs if self.pairs else None
+
+
+class RunOverview(Model):
+    """A labelling run as it is now: its labels, where sessions go, what it cost, and how consistent it is.
+
+    Attributes:
+        name: of the file that was imported.
+        reason: why it failed or was cancelled.
+        labelled: sessions with an intent. `fallbacks`: those of them that no reply labelled.
+        flows: all combinations that occur, the most frequent first.
+        new_labels: of the discovery and of each round that found one.
+        copies: how sessions with the same words agree.
+    """
+
+    id: str
+    job_key: str
+    name: str
+    status: str
+    reason: str = ""
+    created_at: datetime
+    ended_at: datetime | None
+    sessions: int
+    labelled: int
+    fallbacks: int
+    labels: tuple[LabelCount, ...]
+    statistics: Statistics | None
+    flows: tuple[Flow, ...]
+    new_labels: tuple[NewLabels, ...]
+    phases: tuple[PhaseCost, ...]
+    copies: Agreement
+    costs: Costs
+
+    def of_kind(self, kind: LabelKind) -> list[LabelCount]:
+        """The labels of a kind, the most frequent first."""
+        return [line for line in self.labels if line.kind is kind]
+
+    @property
+    def intents(self) -> list[LabelCount]:
+        return self.of_kind(LabelKind.INTENT)
+
+    @property
+    def singletons(self) -> int:
+        """Intents that one session has."""
+        return sum(line.sessions == 1 for line in self.intents)
+
+    @property
+    def catch_alls(self) -> list[LabelCount]:
+        """Intents that a large share of the sessions has."""
+        return [line for line in self.intents if line.sessions > CATCH_ALL_SHARE * max(self.labelled, 1)]
+
+    @property
+    def spelled_alike(self) -> int:
+        """Intents that differ from another one in case, blanks or signs only."""
+        spelled = Counter(NOT_A_LETTER.sub("", line.label.casefold()) for line in self.intents)
+        return sum(count - 1 for count in spelled.values())
+
+    @property
+    def entropy_bits(self) -> float:
+        """How evenly sessions are spread over intents: 0 if all have one, log2 of their number if evenly."""
+        counts = [line.sessions for line in self.intents]
+        whole = sum(counts)
+        return -sum(count / whole * math.log2(count / whole) for count in counts) if whole else 0.0
+
+
+class QuotedSession(Model):
+    """A session with its canonical labels and the words of its user that are nearest to its intent."""
+
+    session_id: str
+    user_id: str
+    containment: Containment
+    intent: str | None
+    transfer_reason: str | None
+    drop_off_location: str | None
+    summary: str
+    quote: str
+    fallback: bool
+    by_rule: bool
+
+
+def quote_of(session: ChatSession, label: str | None) -> str:
+    """The user's message that shares the most words with a label, the first of several; empty if there is none."""
+    texts = [message.text.strip() for message in session.messages if message.role == "user" and message.text.strip()]
+    wanted = _words(label or "")
+    best = max(texts, key=lambda text: len(wanted & _words(text)), default="")
+    return shorten(best, QUOTE_CHARACTERS)
+
+
+def agreement(groups: Iterable[tuple[Counter[str | None], Counter[str | None]]]) -> Agreement:
+    """How sessions with the same words agree. `groups`: their labels before and after merging."""
+    pairs = before = after = 0
+    for given, merged in groups:
+        pairs += _pairs(given.total())
+        before += sum(map(_pairs, given.values()))
+        after += sum(map(_pairs, merged.values()))
+    return Agreement(pairs=pairs, before=before, after=after)
+
+
+def _pairs(count: int) -> int:
+    return count * (count - 1) // 2
+
+
+def _words(text: str) -> set[str]:
+    return {word.casefold() for word in WORD.findall(text)}

@@ -1,0 +1,144 @@
+"""What the report of a labelling run draws: flows, new labels, costs by phase, agreement, and sessions with quotes."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import ColumnElement, Text, case, cast, func, literal, literal_column, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from parley.domain.auto_analyze.contract import LabelKind
+from parley.domain.auto_analyze.overview import (
+    Agreement,
+    Flow,
+    NewLabels,
+    PhaseCost,
+    QuotedSession,
+    agreement,
+    quote_of,
+)
+from parley.domain.chat import ChatSession
+from parley.storage.auto_analyze import CHAT_OF_SESSION, RUN_OF_SESSION
+from parley.storage.tables import AutoLabel, AutoRun, AutoSession, StoredChat, UsageLog
+from parley.storage.usage import CONFIRMED_USD, UNCERTAIN_USD
+
+TEXTS = literal_column("'$.messages[*].text'::jsonpath")
+# The phase of a paid request, by the first word of its step. Others are shown by that word.
+PHASES = {"discovery": "discovery", "round": "parallel streams", "conflicts": "conflict resolution"}
+
+
+async def flows(tx: AsyncSession, workspace_id: str, job_key: str) -> list[Flow]:
+    """How many sessions have each combination of intent, containment and drop-off location, the most frequent first."""
+    names = ("intent", "containment", "drop_off_location")
+    columns = (_label(LabelKind.INTENT), col(StoredChat.containment), _label(LabelKind.DROP_OFF_LOCATION))
+    query = (
+        select(*(column.label(name) for name, column in zip(names, columns, strict=True)), func.count())
+        .select_from(AutoSession)
+        .join(AutoRun, RUN_OF_SESSION)
+        .join(StoredChat, CHAT_OF_SESSION)
+        .where(*_of(workspace_id, job_key), _label(LabelKind.INTENT).is_not(None))
+        .group_by(*columns)
+        .order_by(func.count().desc(), *columns)
+    )
+    rows = (await tx.execute(query)).all()
+    return [Flow(**dict(zip((*names, "sessions"), row, strict=True))) for row in rows]
+
+
+async def new_labels(tx: AsyncSession, workspace_id: str, job_key: str) -> list[NewLabels]:
+    """How many labels each round found first; the discovery is round 0."""
+    place = func.greatest(AutoLabel.first_round, 0)
+    query = (
+        select(place, func.count())
+        .where(col(AutoLabel.workspace_id) == workspace_id, col(AutoLabel.job_key) == job_key)
+        .group_by(place)
+        .order_by(place)
+    )
+    return [NewLabels(round=number, labels=count) for number, count in (await tx.execute(query)).all()]
+
+
+async def phase_costs(tx: AsyncSession, workspace_id: str, job_key: str) -> list[PhaseCost]:
+    """The paid attempts of a run by phase, in the order of their first one."""
+    step = func.substr(UsageLog.request_id, func.length(job_key) + 2)
+    word = func.split_part(func.split_part(step, literal("/"), 1), literal("-"), 1)
+    phase = case(PHASES, value=word, else_=word)
+    query = (
+        select(
+            phase.label("phase"),
+            func.count().label("attempts"),
+            func.sum(UsageLog.tokens_total).label("tokens"),
+            func.sum(CONFIRMED_USD).label("confirmed_usd"),
+            func.sum(UNCERTAIN_USD).label("uncertain_usd"),
+        )
+        .where(col(UsageLog.workspace_id) == workspace_id, col(UsageLog.job_key) == job_key)
+        .group_by(phase)
+        .order_by(func.min(UsageLog.created_at))
+    )
+    return [PhaseCost(**row) for row in (await tx.execute(query)).mappings()]
+
+
+async def copies_agreement(tx: AsyncSession, workspace_id: str, job_key: str) -> Agreement:
+    """How sessions agree whose messages have the same words: those that a model labelled."""
+    words = func.md5(cast(func.jsonb_path_query_array(StoredChat.payload, TEXTS), Text))
+    before, after = col(AutoSession.intent), _label(LabelKind.INTENT)
+    counted = (
+        select(words.label("words"), before.label("before"), after.label("after"), func.count().label("sessions"))
+        .select_from(AutoSession)
+        .join(AutoRun, RUN_OF_SESSION)
+        .join(StoredChat, CHAT_OF_SESSION)
+        .where(*_of(workspace_id, job_key), before.is_not(None), ~col(AutoSession.by_rule), ~col(AutoSession.fallback))
+        .group_by(words, before, after)
+        .subquery()
+    )
+    alike = func.sum(counted.c.sessions).over(partition_by=counted.c.words).label("alike")
+    groups = select(counted, alike).subquery()
+    columns = (groups.c.words, groups.c.before, groups.c.after, groups.c.sessions)
+    query = select(*columns).where(groups.c.alike > 1).order_by(groups.c.words)
+    return agreement(_groups((await tx.execute(query)).all()))
+
+
+def _groups(rows: Sequence[Any]) -> Iterator[tuple[Counter[str | None], Counter[str | None]]]:
+    """The labels before and after merging, with their counts, of each group of copies."""
+    for _, own in groupby(rows, key=lambda row: row[0]):
+        before: Counter[str | None] = Counter()
+        after: Counter[str | None] = Counter()
+        for _, given, merged, count in own:
+            before[given] += count
+            after[merged] += count
+        yield before, after
+
+
+async def quoted_sessions(
+    tx: AsyncSession, workspace_id: str, job_key: str, *, after: int, limit: int
+) -> list[tuple[int, QuotedSession]]:
+    """Some sessions of a run with their labels and a quote, by their place in the file, after a position."""
+    query = (
+        select(
+            col(AutoSession.position),
+            *(_label(kind).label(kind.value) for kind in LabelKind),
+            func.coalesce(AutoSession.summary, "").label("summary"),
+            *(col(getattr(AutoSession, name)) for name in ("fallback", "by_rule")),
+            col(StoredChat.payload),
+        )
+        .join(AutoRun, RUN_OF_SESSION)
+        .join(StoredChat, CHAT_OF_SESSION)
+        .where(*_of(workspace_id, job_key), col(AutoSession.position) > after)
+        .order_by(col(AutoSession.position))
+        .limit(limit)
+    )
+    return [_quoted(dict(row)) for row in (await tx.execute(query)).mappings()]
+
+
+def _quoted(row: dict[str, Any]) -> tuple[int, QuotedSession]:
+    position, session = row.pop("position"), ChatSession.model_validate(row.pop("payload"))
+    own = {name: getattr(session, name) for name in ("session_id", "user_id", "containment")}
+    return position, QuotedSession(**own, **row, quote=quote_of(session, row["intent"]))
+
+
+def _label(kind: LabelKind) -> ColumnElement[str]:
+    return func.coalesce(col(getattr(AutoSession, f"canonical_{kind.value}")), col(getattr(AutoSession, kind.value)))
+
+
+def _of(workspace_id: str, job_key: str) -> tuple[ColumnElement[bool], ...]:
+    return col(AutoSession.workspace_id) == workspace_id, col(AutoSession.job_key) == job_key
