@@ -123,7 +123,7 @@ class Answers:
         """Return the tools that the answer calls. It follows from results that the last messages bring."""
         if prompt.messages[-1].role == "tool" and prompt.choice.mode == "auto":
             return []
-        return called(prompt.tools, prompt.choice, ["", *prompt.texts("user")][-1] or prompt.text)
+        return called(prompt.tools, prompt.choice, _asked(prompt) or prompt.text)
 
     def _calls(self, prompt: Prompt, tools: list[Tool], damage: str) -> tuple[tuple[Call, ...], str | None, int]:
         """Return the calls, the finish reason, and the tokens. A call that does not fit is cut, and is the last."""
@@ -196,6 +196,11 @@ def _parts(text: str) -> tuple[list[Record], str]:
     return records, text
 
 
+def _asked(prompt: Prompt) -> str:
+    """The last words of the user, without the records that a program puts before them."""
+    return _parts(["", *prompt.texts("user")][-1])[1]
+
+
 def _stated(values: Sequence[str]) -> str:
     return f"You said: {', '.join(values)}." if values else "You have not said that."
 
@@ -215,7 +220,7 @@ def _interrupted(prompt: Prompt) -> str | None:
 
 def _words_before_tools(prompt: Prompt) -> str:
     """Return what an answer says before it calls tools: what the user has asked it to say, in quotes."""
-    asked = SAY.search(["", *prompt.texts("user")][-1])
+    asked = SAY.search(_asked(prompt))
     return asked["words"] if asked else ""
 
 
