@@ -4,13 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from temporalio import activity
 
-from activities.auto_analyze.runs import label_chunks, store_labels
+from activities.auto_analyze.evidence import comparison, store_merges
+from activities.auto_analyze.runs import store_labels
 from activities.boundary import boundary
 from activities.paid_call import PaidCalls
 from parley.domain.auto_analyze.batching import (
     BYTES_PER_LABEL_TOKEN,
+    compared_at_once,
     fits,
-    labels_at_once,
     labels_that_fit,
     parts,
     prompt_budget,
@@ -28,7 +29,7 @@ from parley.domain.auto_analyze.contract import (
     ResolveStep,
     StepUsage,
 )
-from parley.domain.auto_analyze.labels import duplicates, read_groups
+from parley.domain.auto_analyze.merging import read_merges
 from parley.domain.auto_analyze.prompts import classification_request, condense_request, resolution_request
 from parley.domain.auto_analyze.validation import Verdict, judge, no_text_labels
 from parley.domain.capabilities import UNKNOWN_MODEL, narrower
@@ -124,9 +125,10 @@ class LabellingActivities:
         Raises:
             ContextTooLong: a chunk that is cut for the smallest window is too long for this candidate.
         """
-        labels = (await label_chunks(self._database, step.job, step.kind, step.level, step.sized_for))[step.chunk]
+        compared = await comparison(self._database, step.job, step.kind, step.level, step.sized_for)
+        labels = compared.members(step.chunk)
         model = step.candidate.model
-        if narrower(model, step.sized_for) and len(labels) > labels_at_once(model):
+        if narrower(model, step.sized_for) and not compared_at_once(labels, model):
             return ResolveOutcome(too_long_for=model)
         request = resolution_request(step.kind, labels)
         try:
@@ -135,13 +137,10 @@ class LabellingActivities:
             if step.sized_for == UNKNOWN_MODEL:
                 raise
             return ResolveOutcome(too_long_for=model)
-        mapping, problem = read_groups(reply, labels)
-        found = duplicates({label: mapping[label] for label in labels if label in mapping})
-        if not problem:
-            async with self._database.transaction() as tx:
-                workspace_id = step.job.input.workspace_id
-                await runs.store_merges(tx, workspace_id, step.job.job_key, step.kind, step.level, mapping)
-        return ResolveOutcome(**usage.model_dump(), problem=problem, found=found)
+        merges = read_merges(reply, labels, compared.likeness)
+        merged = await store_merges(self._database, step, merges.mapping)
+        counted = {"found": merges.found, "kept_apart": merges.refused, "merged": merged, "problem": merges.problem}
+        return ResolveOutcome.model_validate(usage.model_dump() | counted)
 
     async def _request_labels(
         self, step: ClassifyStep, work: Mapping[str, Work], known: Mapping[LabelKind, Sequence[str]]

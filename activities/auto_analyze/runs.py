@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 
 from temporalio import activity
 
+from activities.auto_analyze.evidence import collect_evidence, comparison
 from activities.boundary import boundary
 from activities.candidates import Candidates
-from parley.domain.auto_analyze.batching import labels_at_once, labels_that_fit, round_batches, tokens_of_labels
+from parley.domain.auto_analyze.batching import labels_that_fit, round_batches, tokens_of_labels
 from parley.domain.auto_analyze.contract import (
     AppliedConflicts,
     ApplyConflicts,
@@ -26,7 +27,7 @@ from parley.domain.auto_analyze.contract import (
     Round,
     Statistics,
 )
-from parley.domain.auto_analyze.labels import chunks, duplicates
+from parley.domain.auto_analyze.labels import duplicates
 from parley.domain.auto_analyze.sampling import SessionFacts, discovery_sample
 from parley.domain.auto_analyze.validation import SessionLabels, fallback_labels
 from parley.domain.capabilities import window
@@ -90,10 +91,14 @@ class RunActivities:
     @activity.defn(name="auto_analyze.plan_conflicts")
     @boundary
     async def plan_conflicts(self, step: PlanConflicts) -> ConflictPlan:
-        """Count the labels of a kind that are left on a level, and the chunks in which they are compared."""
-        cut = await label_chunks(self._database, step.job, step.kind, step.level, step.sized_for)
-        labels = sum(map(len, cut))
-        return ConflictPlan(labels=labels, chunks=len(cut) if labels > 1 else 0)
+        """Count the labels of a kind that are left on a level, and the chunks in which they are compared.
+
+        On the first level, collect their evidence, and merge labels that are only written differently.
+        """
+        spelled = await collect_evidence(self._database, step.job, step.kind) if step.level == 0 else 0
+        compared = await comparison(self._database, step.job, step.kind, step.level, step.sized_for)
+        labels = len(compared.labels)
+        return ConflictPlan(labels=labels, chunks=len(compared.chunks) if labels > 1 else 0, spelled_alike=spelled)
 
     @activity.defn(name="auto_analyze.apply_conflicts")
     @boundary
@@ -150,13 +155,6 @@ async def store_labels(database: Database, step: BatchStep, labels: Mapping[int,
             stream=step.stream,
         )
     return ClassifyOutcome(labelled=len(labels), new_labels=new)
-
-
-async def label_chunks(database: Database, job: Job, kind: LabelKind, level: int, sized_for: str) -> list[list[str]]:
-    """The labels of a kind that are left on a level, cut into chunks of one request each."""
-    async with database.transaction() as tx:
-        mapping = await runs.canonical_labels(tx, job.input.workspace_id, job.job_key, kind, level)
-    return chunks(sorted(set(mapping.values())), level, labels_at_once(sized_for))
 
 
 def _processing_order(facts: Sequence[SessionFacts], given: AutoAnalyzeInput) -> tuple[list[int], list[int]]:

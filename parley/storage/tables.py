@@ -472,7 +472,10 @@ class AutoSession(SQLModel, table=True):
 
 
 class AutoLabel(SQLModel, table=True):
-    """A label of a run with the round that first saw it, and the canonical label it was merged into."""
+    """A label of a run with the round that first saw it, and the canonical label it was merged into.
+
+    `sessions`, `definition` and `examples`: its evidence, counted before labels are compared.
+    """
 
     __tablename__ = "auto_labels"
 
@@ -482,6 +485,9 @@ class AutoLabel(SQLModel, table=True):
     label: str = Field(primary_key=True)
     first_round: int
     canonical: str | None = None
+    sessions: int | None = None
+    definition: str | None = None
+    examples: list[str] | None = Field(default=None, sa_type=JSONB)
 
 
 class AutoMerge(SQLModel, table=True):

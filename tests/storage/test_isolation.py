@@ -19,6 +19,7 @@ import parley.storage
 from parley.client.generate import generate_input
 from parley.client.reading import read_session
 from parley.domain.auto_analyze.contract import LabelKind
+from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.budgets import Period
 from parley.domain.conversation.context import RunningSummary
 from parley.domain.conversation.contract import ConversationCost, NewTurn
@@ -49,6 +50,7 @@ from parley.storage import (
     generations,
     jobs,
     knowledge,
+    label_evidence,
     label_explorer,
     ledger,
     memories,
@@ -279,6 +281,15 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "configuration.remove": (lambda tx, _: configuration.remove(tx, THEIRS, "company", owner=WORKSPACE), False),
     "generations.rate": (lambda tx, _: generations.rate(tx, THEIRS, "asked/generate", Feedback.BAD), NotFound),
     "attempts.of_job": (lambda tx, _: attempts.of_job(tx, THEIRS, JOB, limit=10), []),
+    "label_evidence.sample": (lambda tx, _: label_evidence.sample(tx, THEIRS, JOB, LabelKind.INTENT, 10), {}),
+    "label_evidence.store_evidence": (
+        lambda tx, _: label_evidence.store_evidence(
+            tx, THEIRS, JOB, LabelKind.INTENT, [LabelEvidence(label="label", sessions=7)]
+        ),
+        None,
+    ),
+    "label_evidence.evidence": (lambda tx, _: label_evidence.evidence(tx, THEIRS, JOB, LabelKind.INTENT), []),
+    "label_evidence.merged_on": (lambda tx, _: label_evidence.merged_on(tx, THEIRS, JOB, LabelKind.INTENT, 0), {}),
     "label_explorer.examples": (
         lambda tx, _: label_explorer.examples(tx, THEIRS, JOB, LabelKind.INTENT, "label", after=-1, limit=10),
         [],

@@ -66,6 +66,7 @@ class RunState:
     refused: int = 0
     new_labels: int = 0
     conflicts_found: int = 0
+    kept_apart: int = 0
     unmerged_chunks: int = 0
     canonical_labels: dict[LabelKind, int] = field(default_factory=dict[LabelKind, int])
     canonical_mappings: dict[LabelKind, int] = field(default_factory=dict[LabelKind, int])
@@ -173,8 +174,9 @@ class RunState:
     def add_retry(self) -> None:
         self.retries += 1
 
-    def add_conflicts(self, found: int) -> None:
+    def add_conflicts(self, found: int, kept_apart: int) -> None:
         self.conflicts_found += found
+        self.kept_apart += kept_apart
 
     def add_unmerged_chunk(self, kind: LabelKind, problem: str) -> None:
         self.unmerged_chunks += 1
@@ -231,6 +233,7 @@ class RunState:
             canonical_mappings=self.canonical_mappings,
             conflicts_found=self.conflicts_found,
             conflicts_resolved=sum(self.canonical_mappings.values()),
+            kept_apart=self.kept_apart,
             unmerged_chunks=self.unmerged_chunks,
             tokens_by_phase=self.tokens_by_phase,
             warnings=self.last_warnings,

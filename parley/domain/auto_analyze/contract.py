@@ -227,17 +227,26 @@ class ResolveStep(Model):
 
 
 class ResolveOutcome(RequestOutcome):
-    """`found`: how many labels the reply calls duplicates. `problem`: why the reply cannot be used; empty if it can."""
+    """`found`: how many labels the reply calls duplicates. `problem`: why the reply cannot be used; empty if it can.
+
+    `merged`: how many of them are merged. `kept_apart`: how many are not, because their examples differ.
+    """
 
     problem: str = ""
     found: int = 0
+    merged: int = 0
+    kept_apart: int = 0
 
 
 class ConflictPlan(Model):
-    """How many labels of a kind are compared on a level, and in how many chunks."""
+    """How many labels of a kind are compared on a level, and in how many chunks.
+
+    `spelled_alike`: labels that were merged because they are only written differently.
+    """
 
     labels: int
     chunks: int
+    spelled_alike: int = 0
 
 
 class PlanConflicts(Model):
@@ -319,8 +328,10 @@ class StreamWaiting(Model):
 class Statistics(Model):
     """The counters of a run.
 
-    `conflicts_found`: labels that a reply called duplicates, also where the reply could not be used.
+    `conflicts_found`: labels that a reply called duplicates, also where the reply could not be used, and labels that
+    are only written differently.
     `conflicts_resolved`: labels that were mapped to a canonical one, by kind in `canonical_mappings`.
+    `kept_apart`: labels that a reply called duplicates, and whose examples differ.
     `unmerged_chunks`: comparisons without a usable reply. `refused`: sessions that every provider refused.
     `stream_utilisation`: the time that streams spent on batches, as a share from 0 to 1. `cost_usd`: of all paid
     requests, uncertain cost included. `warnings`: the last three.
@@ -343,6 +354,7 @@ class Statistics(Model):
     canonical_mappings: dict[LabelKind, int] = Field(default_factory=dict)
     conflicts_found: int = 0
     conflicts_resolved: int = 0
+    kept_apart: int = 0
     unmerged_chunks: int = 0
     tokens_by_phase: dict[Phase, int] = Field(default_factory=dict)
     cost_usd: Decimal = Decimal(0)
@@ -467,6 +479,7 @@ class RunSnapshot(Model):
     refused: int
     new_labels: int
     conflicts_found: int
+    kept_apart: int
     unmerged_chunks: int
     tokens_by_phase: dict[Phase, int]
     cost_usd: Decimal

@@ -6,6 +6,7 @@ import pytest
 
 from parley.domain.auto_analyze.batching import INSTRUCTION_TOKENS, reply_tokens
 from parley.domain.auto_analyze.contract import LabelKind
+from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.auto_analyze.prompts import (
     CONDENSED_SCHEMA,
     GROUP_SCHEMA,
@@ -148,8 +149,10 @@ def test_letters_are_sent_without_escapes():
 @pytest.mark.parametrize("kind", LabelKind)
 def test_duplicates_are_requested_by_kind(kind: LabelKind):
     labels = [f"label {at}" for at in range(150)]
-    request = resolution_request(kind, labels)
-    assert material(request) == {"labels": labels}
+    shown = [LabelEvidence(label=name, sessions=3, definition="what", examples=("a", "b")) for name in labels]
+    request = resolution_request(kind, shown)
+    evidence = {"sessions": 3, "definition": "what", "examples": ["a", "b"]}
+    assert material(request) == {"labels": labels, "evidence": dict.fromkeys(labels, evidence)}
     assert kind.value.replace("_", " ") in request.messages[0].content
     alone = {"groups": [{"canonical": label, "members": [label]} for label in labels]}
     assert count_tokens(json.dumps(alone, indent=2)) <= request.max_tokens
