@@ -25,6 +25,8 @@ from parley.storage.label_evidence import Sample
 
 # Labels that are only written differently are merged before the first comparison.
 SPELLING_LEVEL = -1
+# Above every level of comparison: all merges count.
+LAST_LEVEL = 1000
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,21 @@ async def collect_evidence(database: Database, job: Job, kind: LabelKind) -> int
 
 
 async def comparison(database: Database, job: Job, kind: LabelKind, level: int, sized_for: str) -> Comparison:
-    """The labels of a kind that are left on a level."""
+    """The labels of a kind that are left on a level, cut into requests."""
+    labels = await canonical_evidence(database, job, kind, level)
+    return await asyncio.to_thread(_comparison, labels, sized_for)
+
+
+async def canonical_evidence(database: Database, job: Job, kind: LabelKind, level: int) -> list[LabelEvidence]:
+    """The evidence of the labels of a kind that are left on a level, by name."""
     workspace_id, job_key = job.input.workspace_id, job.job_key
     async with database.reads() as tx:
         found = await label_evidence.evidence(tx, workspace_id, job_key, kind)
         mapping = await runs.canonical_labels(tx, workspace_id, job_key, kind, level)
-    return await asyncio.to_thread(_comparison, found, mapping, sized_for)
+    members: defaultdict[str, list[LabelEvidence]] = defaultdict(list)
+    for one in found:
+        members[mapping[one.label]].append(one)
+    return [combined(label, group) for label, group in sorted(members.items())]
 
 
 async def store_merges(database: Database, step: ResolveStep, mapping: Mapping[str, str]) -> int:
@@ -85,11 +96,7 @@ def _evidence_of(label: str, sample: Sample) -> LabelEvidence:
     return evidence_of(label, sample.sessions, openings, [session.summary for session in sample.first])
 
 
-def _comparison(found: Sequence[LabelEvidence], mapping: Mapping[str, str], sized_for: str) -> Comparison:
-    members: defaultdict[str, list[LabelEvidence]] = defaultdict(list)
-    for one in found:
-        members[mapping[one.label]].append(one)
-    labels = {label: combined(label, group) for label, group in sorted(members.items())}
+def _comparison(labels: Sequence[LabelEvidence], sized_for: str) -> Comparison:
     room = comparison_room(sized_for)
-    costs = {label: comparison_tokens(one) for label, one in labels.items()}
-    return Comparison(labels, chunks([*labels.values()], costs, room.tokens, room.labels))
+    costs = {one.label: comparison_tokens(one) for one in labels}
+    return Comparison({one.label: one for one in labels}, chunks(labels, costs, room.tokens, room.labels))

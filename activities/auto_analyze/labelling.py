@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from temporalio import activity
 
 from activities.auto_analyze.evidence import comparison, store_merges
+from activities.auto_analyze.reassigning import KnownChoices, doubts_at_once, doubts_of
 from activities.auto_analyze.runs import store_labels
 from activities.boundary import boundary
 from activities.paid_call import PaidCalls
@@ -24,13 +25,21 @@ from parley.domain.auto_analyze.contract import (
     CondenseStep,
     Job,
     LabelKind,
+    ReassignOutcome,
+    ReassignStep,
     RequestOutcome,
     ResolveOutcome,
     ResolveStep,
     StepUsage,
 )
 from parley.domain.auto_analyze.merging import read_merges
-from parley.domain.auto_analyze.prompts import classification_request, condense_request, resolution_request
+from parley.domain.auto_analyze.prompts import (
+    classification_request,
+    condense_request,
+    reassignment_request,
+    resolution_request,
+)
+from parley.domain.auto_analyze.reassigning import read_decisions
 from parley.domain.auto_analyze.validation import Verdict, judge, no_text_labels
 from parley.domain.capabilities import UNKNOWN_MODEL, narrower
 from parley.domain.errors import ContextTooLong, EmptyReply
@@ -38,6 +47,7 @@ from parley.domain.reply_json import read_reply_json
 from parley.domain.requests import ChatReply, ChatRequest, Finish, Usage, request_id
 from parley.domain.routing import Candidate
 from parley.storage import auto_analyze as runs
+from parley.storage import reassignments
 from parley.storage.auto_analyze import Work
 from parley.storage.database import Database
 from parley.storage.ledger import Charge
@@ -49,7 +59,7 @@ class LabellingActivities:
     """Activities of one worker, on its database and its providers."""
 
     def __init__(self, database: Database, paid_calls: PaidCalls) -> None:
-        self._database, self._paid_calls = database, paid_calls
+        self._database, self._paid_calls, self._choices = database, paid_calls, KnownChoices()
 
     @activity.defn(name="auto_analyze.classify")
     @boundary
@@ -141,6 +151,36 @@ class LabellingActivities:
         merged = await store_merges(self._database, step, merges.mapping)
         counted = {"found": merges.found, "kept_apart": merges.refused, "merged": merged, "problem": merges.problem}
         return ResolveOutcome.model_validate(usage.model_dump() | counted)
+
+    @activity.defn(name="auto_analyze.reassign")
+    @boundary
+    async def reassign(self, step: ReassignStep) -> ReassignOutcome:
+        """Look again at the sessions of a batch whose intents are in doubt, and store which of them get another one.
+
+        Raises:
+            ContextTooLong: parts that are cut for the smallest window are too long for this candidate.
+        """
+        model = step.candidate.model
+        if narrower(model, step.sized_for):
+            return ReassignOutcome(too_long_for=model)
+        choices = await self._choices.of(self._database, step.job)
+        doubts = await doubts_of(self._database, step, choices)
+        total = ReassignOutcome(looked_at=len(doubts))
+        for number, part in enumerate(doubts_at_once(doubts, choices, step.sized_for)):
+            named = {f"s{ordinal}": doubt for ordinal, doubt in part.items()}
+            request = reassignment_request(named, choices.labels)
+            try:
+                reply, usage = await self._request(step.job, step.candidate, step.request_step(number), request)
+            except ContextTooLong:
+                if step.sized_for == UNKNOWN_MODEL:
+                    raise
+                return total.model_copy(update={"too_long_for": model})
+            decisions = read_decisions(reply, named)
+            better = {ordinal: decisions.better[f"s{ordinal}"] for ordinal in part if f"s{ordinal}" in decisions.better}
+            async with self._database.transaction() as tx:
+                await reassignments.store(tx, step.job.input.workspace_id, step.job.job_key, better)
+            total = total.plus(usage, better=len(better), problem=decisions.problem)
+        return total
 
     async def _request_labels(
         self, step: ClassifyStep, work: Mapping[str, Work], known: Mapping[LabelKind, Sequence[str]]

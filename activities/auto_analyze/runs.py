@@ -5,13 +5,16 @@ from collections.abc import Mapping, Sequence
 
 from temporalio import activity
 
-from activities.auto_analyze.evidence import collect_evidence, comparison
+from activities.auto_analyze.evidence import LAST_LEVEL, collect_evidence, comparison
+from activities.auto_analyze.reassigning import SESSIONS_AT_ONCE
 from activities.boundary import boundary
 from activities.candidates import Candidates
 from parley.domain.auto_analyze.batching import labels_that_fit, round_batches, tokens_of_labels
 from parley.domain.auto_analyze.contract import (
     AppliedConflicts,
+    AppliedReassignment,
     ApplyConflicts,
+    ApplyReassignment,
     AutoAnalyzeInput,
     BatchStep,
     ClassifyOutcome,
@@ -24,6 +27,8 @@ from parley.domain.auto_analyze.contract import (
     OpenRound,
     Plan,
     PlanConflicts,
+    PlanReassignment,
+    ReassignmentPlan,
     Round,
     Statistics,
 )
@@ -33,13 +38,10 @@ from parley.domain.auto_analyze.validation import SessionLabels, fallback_labels
 from parley.domain.capabilities import window
 from parley.domain.routing import Order, RoutingRequest, rank
 from parley.storage import auto_analyze as runs
-from parley.storage import budgets, usage
+from parley.storage import budgets, reassignments, usage
 from parley.storage.database import Database
 from parley.storage.datasets import load_dataset, session_facts
 from parley.storage.tables import AutoRun
-
-# Above every level of comparison: all merges count.
-LAST_LEVEL = 1000
 
 
 class RunActivities:
@@ -114,6 +116,24 @@ class RunActivities:
             canonical_labels={kind: len(set(mapping.values())) for kind, mapping in mappings.items()},
             canonical_mappings={kind: duplicates(mapping) for kind, mapping in mappings.items()},
         )
+
+    @activity.defn(name="auto_analyze.plan_reassignment")
+    @boundary
+    async def plan_reassignment(self, step: PlanReassignment) -> ReassignmentPlan:
+        """Put the sessions that are looked at again into batches."""
+        async with self._database.transaction(bulk=True) as tx:
+            batches = await reassignments.plan(tx, step.job.input.workspace_id, step.job.job_key, SESSIONS_AT_ONCE)
+        return ReassignmentPlan(batches=batches)
+
+    @activity.defn(name="auto_analyze.apply_reassignment")
+    @boundary
+    async def apply_reassignment(self, step: ApplyReassignment) -> AppliedReassignment:
+        """Give all sessions the labels of the second look, in one transaction."""
+        workspace_id, job_key = step.job.input.workspace_id, step.job.job_key
+        async with self._database.transaction(bulk=True) as tx:
+            sessions = await reassignments.apply(tx, workspace_id, job_key)
+            intents = await reassignments.intents_left(tx, workspace_id, job_key)
+        return AppliedReassignment(sessions=sessions, intents=intents)
 
     @activity.defn(name="auto_analyze.finish")
     @boundary

@@ -136,7 +136,7 @@ class Labeller:
         text, current = session["said"], session["label"]
         fits = {
             name: self._fit(text, shown.get(name, Shown(name))) + chance.gauss(0, self._noise)
-            for name in dict.fromkeys([current, *session["candidates"]])
+            for name in dict.fromkeys([current, *shown])
         }
         best = max(fits, key=lambda name: fits[name])
         clear = fits[best] > 0 and fits[best] > fits[current] + CLEARLY

@@ -86,13 +86,21 @@ async def _labelled(bench: Bench, data: Data) -> Figures:
     sessions = [session async for session in client.labelled_sessions(job.id)]
     say(f"labelled {len(sessions)} sessions for ${report.statistics.cost_usd}")
     first = {session.session_id: session.original_intent or "" for session in sessions}
+    merged = {session.session_id: _merged(session) for session in sessions}
     final = {session.session_id: session.intent or "" for session in sessions}
     return {
         "first labels": _agreement(data, first),
-        "final labels": _agreement(data, final),
+        "after merging": _agreement(data, merged),
+        "after the second look": _agreement(data, final),
         "merges": _merges(data, sessions),
+        "second look": _second_look(data, sessions),
         "run": _counted(report.statistics),
     }
+
+
+def _merged(session: ExportedSession) -> str:
+    """The intent of a session after merging."""
+    return session.reassigned_from or session.intent or ""
 
 
 def _agreement(data: Data, found: Mapping[str, str]) -> dict[str, float]:
@@ -124,7 +132,7 @@ def _merges(data: Data, sessions: Sequence[ExportedSession]) -> dict[str, float]
     for session in sessions:
         if session.session_id in data.truth and session.original_intent:
             members[session.original_intent][data.truth[session.session_id]] += 1
-            merged[session.original_intent][session.intent or ""] += 1
+            merged[session.original_intent][_merged(session)] += 1
     meaning = {label: counted.most_common(1)[0][0] for label, counted in members.items()}
     into = {label: counted.most_common(1)[0][0] for label, counted in merged.items()}
     pairs = [(meaning[a] == meaning[b], into[a] == into[b]) for a, b in combinations(meaning, 2)]
@@ -138,8 +146,29 @@ def _merges(data: Data, sessions: Sequence[ExportedSession]) -> dict[str, float]
     }
 
 
+def _second_look(data: Data, sessions: Sequence[ExportedSession]) -> dict[str, float]:
+    """How many sessions came to a label of their meaning from another one, and how many left theirs for another one."""
+    members: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    known = [session for session in sessions if session.session_id in data.truth]
+    for session in known:
+        members[_merged(session)][data.truth[session.session_id]] += 1
+    meaning = {label: counted.most_common(1)[0][0] for label, counted in members.items()}
+    moved = [
+        (meaning[_merged(session)] == data.truth[session.session_id], meaning[session.intent or ""])
+        for session in known
+        if session.reassigned_from
+    ]
+    truths = [data.truth[session.session_id] for session in known if session.reassigned_from]
+    pairs = [(was, now == truth) for (was, now), truth in zip(moved, truths, strict=True)]
+    return {
+        "sessions with another label": len(pairs),
+        "from a wrong one to the right one": pairs.count((False, True)),
+        "from the right one to a wrong one": pairs.count((True, False)),
+    }
+
+
 def _counted(statistics: Statistics) -> dict[str, Any]:
-    names = ("conflicts_found", "conflicts_resolved", "unmerged_chunks", "fallbacks")
+    names = ("conflicts_found", "conflicts_resolved", "kept_apart", "unmerged_chunks", "looked_at", "fallbacks")
     tokens = {phase.value: spent for phase, spent in statistics.tokens_by_phase.items()}
     return {
         **{name.replace("_", " "): getattr(statistics, name) for name in names},

@@ -290,7 +290,8 @@ def parts(state: JobProgress | AutoAnalyzeProgress) -> list[Part]:
         bars.append(Part("streams", state.sessions_done - discovered, rest, text))
     if state.phase is Phase.PARALLEL:
         return [*bars, *map(_stream, state.streams)]
-    return [*bars, Part("conflicts", 0, None)] if state.phase is Phase.CONFLICTS else bars
+    last = {Phase.CONFLICTS: "conflicts", Phase.REASSIGNMENT: "second look"}.get(state.phase)
+    return [*bars, Part(last, 0, None)] if last else bars
 
 
 def _stream(stream: StreamProgress) -> Part:
@@ -370,6 +371,7 @@ def _statistics(statistics: Statistics) -> list[RenderableType]:
         "labels found": f"{sum(statistics.unique_labels.values()):,}",
         **_canonical(statistics),
         "conflicts resolved": f"{statistics.conflicts_resolved:,} of {statistics.conflicts_found:,}{unmerged}",
+        **_looked_at(statistics),
         "tokens by phase": ", ".join(
             f"{phase.value} {tokens:,}" for phase, tokens in statistics.tokens_by_phase.items()
         ),
@@ -377,6 +379,13 @@ def _statistics(statistics: Statistics) -> list[RenderableType]:
     for name, value in rows.items():
         table.add_row(name, value)
     return [table, *(f"[yellow]{escape(warning)}[/yellow]" for warning in statistics.warnings)]
+
+
+def _looked_at(statistics: Statistics) -> dict[str, str]:
+    """The results of the second look; empty for a run without it."""
+    if not statistics.looked_at:
+        return {}
+    return {"looked at again": f"{statistics.looked_at:,}, of which {statistics.reassigned:,} have another label"}
 
 
 def _canonical(statistics: Statistics) -> dict[str, str]:

@@ -176,6 +176,9 @@ def auto_analyze(
     sessions_per_stream: Annotated[str | None, typer.Option(help="Sessions per stream and round, or auto.")] = None,
     budget: Annotated[str | None, typer.Option(metavar="USD", help="The most that the run may cost.")] = None,
     seed: Annotated[int, typer.Option(help="Selects the discovery sample.")] = 7,
+    reassign: Annotated[
+        bool, typer.Option("--reassign/--no-reassign", help="Look again at the intents that are in doubt.")
+    ] = True,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out and list invalid lines.")] = False,
     run_name: Annotated[str, typer.Option(help="Separates two runs on the same file.")] = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and exit.")] = False,
@@ -187,6 +190,7 @@ def auto_analyze(
         "provider": Provider(provider) if provider else None,
         "model": model,
         "seed": seed,
+        "reassign": reassign,
     }
     if streams is not None:
         options["streams"] = streams

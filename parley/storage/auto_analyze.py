@@ -324,6 +324,7 @@ async def export_rows(
             *(col(getattr(StoredChat, name)) for name in ("session_id", "user_id", "containment")),
             *(_label(kind).label(kind.value) for kind in LabelKind),
             *(col(getattr(AutoSession, kind.value)).label(f"original_{kind.value}") for kind in LabelKind),
+            col(AutoSession.merged_intent).label("reassigned_from"),
             *(col(getattr(AutoSession, name)) for name in ("summary", "fallback", "by_rule", "phase")),
             case((of_streams, col(AutoSession.round))).label("round"),
             case((of_streams, col(AutoSession.stream))).label("stream"),

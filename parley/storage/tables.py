@@ -19,6 +19,7 @@ from sqlalchemy import (
     Dialect,
     Identity,
     Index,
+    Integer,
     LargeBinary,
     Numeric,
     String,
@@ -447,7 +448,11 @@ class AutoRun(SQLModel, table=True):
 
 
 class AutoSession(SQLModel, table=True):
-    """One session of a run. `ordinal`: its place in the processing order."""
+    """One session of a run. `ordinal`: its place in the processing order.
+
+    `better_intent`: what the second look gives it, `merged_intent`: what it had before that was applied; None if the
+    second look changes nothing.
+    """
 
     __tablename__ = "auto_sessions"
     __table_args__ = (Index("auto_sessions_by_position", "workspace_id", "job_key", "position", unique=True),)
@@ -466,9 +471,22 @@ class AutoSession(SQLModel, table=True):
     canonical_intent: str | None = None
     canonical_transfer_reason: str | None = None
     canonical_drop_off_location: str | None = None
+    better_intent: str | None = None
+    merged_intent: str | None = None
     summary: str | None = None
     fallback: bool = False
     by_rule: bool = False
+
+
+class AutoReassignment(SQLModel, table=True):
+    """Sessions whose labels are looked at again together, by their ordinals."""
+
+    __tablename__ = "auto_reassignments"
+
+    workspace_id: str = Field(primary_key=True)
+    job_key: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    ordinals: list[int] = Field(sa_type=ARRAY(Integer))
 
 
 class AutoLabel(SQLModel, table=True):

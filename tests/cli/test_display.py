@@ -62,6 +62,7 @@ def test_each_stream_has_a_bar_with_its_wait_reason():
         (Phase.DISCOVERY, ["discovery"]),
         (Phase.PARALLEL, ["discovery", "streams", "stream 0"]),
         (Phase.CONFLICTS, ["discovery", "streams", "conflicts"]),
+        (Phase.REASSIGNMENT, ["discovery", "streams", "second look"]),
         (Phase.FINISH, ["discovery", "streams"]),
     ],
 )
@@ -149,6 +150,11 @@ def test_the_summary_shows_mappings_by_kind_and_conflicts():
     assert row(text, "conflicts resolved") == "9 of 12, 1 comparison without a usable reply"
     assert row(text, "by fallback") == "5, 3 refused"
     assert row(text, "canonical labels") == "1,234"
+
+
+def test_the_summary_shows_what_the_second_look_changed():
+    text = shown(Statistics(looked_at=1200, reassigned=31))
+    assert row(text, "looked at again") == "1,200, of which 31 have another label"
 
 
 def test_missing_steps_have_no_rows():

@@ -10,6 +10,7 @@ from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.auto_analyze.likeness import Likeness
 from parley.domain.auto_analyze.merging import Merges, read_merges
+from parley.domain.auto_analyze.reassigning import Doubt
 from parley.domain.auto_analyze.validation import judge
 from parley.domain.chat import ChatMessage, ChatSession, Containment
 from parley.domain.generate.condensing import split_to_condense, summary_request
@@ -334,6 +335,19 @@ def test_groups_have_one_meaning_and_some_labels_stay_alone(seed):
 def test_a_group_is_named_by_its_shortest_member():
     [group] = json.loads(ask(comparing("search for hotel", "find hotel")))["groups"]
     assert group["canonical"] == "find hotel"
+
+
+def test_a_session_gets_the_label_of_its_meaning_or_keeps_its_own():
+    known = [LabelEvidence(label=name) for name in ("find hotel", "login problem")]
+    doubts = {
+        "s0": Doubt("I need a hotel in Rome", "login problem", ("find hotel",)),
+        "s1": Doubt("I need a hotel in Rome", "hotel search", ("find hotel",)),
+        "s2": Doubt("my alpaca is sick", "sick alpaca", ("find hotel",)),
+    }
+    request = prompts.reassignment_request(doubts, {one.label: one for one in known})
+    found = {item["id"]: item["label"] for item in json.loads(ask(request, noise=Noise(reuse=1)))["sessions"]}
+    assert found == {"s0": "find hotel", "s1": "hotel search", "s2": "sick alpaca"}
+    assert json.loads(ask(request, noise=Noise(reuse=0)))["sessions"][0]["label"] == "login problem"
 
 
 # Faults

@@ -75,7 +75,7 @@ class TestRuns:
         assert (statistics.sessions, statistics.labelled, statistics.discovery_sessions) == (40, 40, 6)
         assert statistics.rounds == statistics.sync_points == 3
         assert 0 < statistics.stream_utilisation <= 1
-        assert set(statistics.tokens_by_phase) == {Phase.DISCOVERY, Phase.PARALLEL, Phase.CONFLICTS}
+        assert {Phase.DISCOVERY, Phase.PARALLEL, Phase.CONFLICTS} <= set(statistics.tokens_by_phase)
         assert sum(statistics.tokens_by_phase.values()) == sum(line.tokens_total for line in report.costs.lines)
         assert await client.audit() == []
 

@@ -30,6 +30,7 @@ with workflow.unsafe.imports_passed_through():
     from parley.failures import reason_of
     from workflows.auto_analyze.batches import BatchLabeller
     from workflows.auto_analyze.conflicts import ConflictResolver
+    from workflows.auto_analyze.reassignment import Reassigner
     from workflows.auto_analyze.rounds import Rounds
     from workflows.auto_analyze.run_state import RunState, history_is_long
     from workflows.fallback import raise_if_cancelled
@@ -38,7 +39,7 @@ with workflow.unsafe.imports_passed_through():
 
 @workflow.defn(name=WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
 class AutoAnalyze:
-    """Discover labels on a sample, label the rest in synchronized streams, merge duplicate labels."""
+    """Discover labels on a sample, label the rest in synchronized streams, merge duplicate labels, look again."""
 
     def __init__(self) -> None:
         self._state = RunState()
@@ -91,7 +92,10 @@ class AutoAnalyze:
             await self._discover()
         if self._state.labelling_pending:
             await self._label_in_rounds()
-        await self._resolve_conflicts()
+        if self._state.reassignment is None:
+            await self._resolve_conflicts()
+        if self._job.input.reassign:
+            await self._reassign()
         return await self._finish()
 
     async def _begin(self, snapshot: RunSnapshot | None) -> None:
@@ -137,6 +141,12 @@ class AutoAnalyze:
             await resolver.resolve(kind)
             self._state.complete_kind()
         await resolver.apply()
+
+    async def _reassign(self) -> None:
+        """Look again at the intents that are in doubt, now that all labels are known."""
+        self._state.start_phase(Phase.REASSIGNMENT)
+        if not await Reassigner(self._job, self._state).run():
+            self._continue_as_new()
 
     async def _finish(self) -> AutoAnalyzeResult:
         self._state.start_phase(Phase.FINISH)

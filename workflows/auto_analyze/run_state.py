@@ -12,6 +12,7 @@ with workflow.unsafe.imports_passed_through():
     from parley import visibility
     from parley.domain.auto_analyze.contract import (
         AppliedConflicts,
+        AppliedReassignment,
         AutoAnalyzeInput,
         AutoAnalyzeProgress,
         Batch,
@@ -20,6 +21,8 @@ with workflow.unsafe.imports_passed_through():
         LabelKind,
         Phase,
         Plan,
+        ReassignmentPlan,
+        ReassignOutcome,
         RunSnapshot,
         Statistics,
         StepUsage,
@@ -68,6 +71,10 @@ class RunState:
     conflicts_found: int = 0
     kept_apart: int = 0
     unmerged_chunks: int = 0
+    reassignment: ReassignmentPlan | None = None
+    next_reassignment: int = 0
+    looked_at: int = 0
+    reassigned: int = 0
     canonical_labels: dict[LabelKind, int] = field(default_factory=dict[LabelKind, int])
     canonical_mappings: dict[LabelKind, int] = field(default_factory=dict[LabelKind, int])
     tokens_by_phase: dict[Phase, int] = field(default_factory=dict[Phase, int])
@@ -185,6 +192,18 @@ class RunState:
     def set_canonical(self, applied: AppliedConflicts) -> None:
         self.canonical_labels, self.canonical_mappings = applied.canonical_labels, applied.canonical_mappings
 
+    def add_reassignment(self, outcome: ReassignOutcome) -> None:
+        """Count a batch of sessions that were looked at again."""
+        self.looked_at += outcome.looked_at
+        self.add_usage(outcome)
+        problem = outcome.refused or outcome.problem
+        if problem:
+            self.add_warning(f"some sessions keep their intent: {problem}")
+
+    def set_reassigned(self, applied: AppliedReassignment) -> None:
+        self.reassigned = applied.sessions
+        self.canonical_labels = {**self.canonical_labels, LabelKind.INTENT: applied.intents}
+
     def add_stream_failure(self, problem: str, *, tolerated: int) -> None:
         """Count a stream that failed. After `tolerated` failures the rest is labelled sequentially."""
         self.stream_failures += 1
@@ -235,6 +254,8 @@ class RunState:
             conflicts_resolved=sum(self.canonical_mappings.values()),
             kept_apart=self.kept_apart,
             unmerged_chunks=self.unmerged_chunks,
+            looked_at=self.looked_at,
+            reassigned=self.reassigned,
             tokens_by_phase=self.tokens_by_phase,
             warnings=self.last_warnings,
         )

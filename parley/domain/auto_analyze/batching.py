@@ -19,6 +19,8 @@ REPLY_TOKENS_BASE = 200
 INSTRUCTION_TOKENS = 900
 # A comparison has each label in the prompt once, and in the reply as a member and perhaps as the canonical name.
 RESOLVE_TOKENS_PER_LABEL = 40
+# A better label is an id and a label.
+CHOICE_TOKENS_PER_SESSION = 40
 # Tokenisers differ; the count at import is by one of them.
 TOKEN_MARGIN = 1.2
 # Known labels may take this share of the context window. A label in a prompt is its words, quotes and a comma.
@@ -60,6 +62,11 @@ def fits(tokens: int, sessions: int, model: str, label_tokens: int) -> bool:
 def resolution_tokens(labels: int) -> int:
     """The output tokens to allow for a comparison of so many labels."""
     return REPLY_TOKENS_BASE + RESOLVE_TOKENS_PER_LABEL * labels
+
+
+def choice_tokens(sessions: int) -> int:
+    """The output tokens to allow for the better labels of so many sessions."""
+    return REPLY_TOKENS_BASE + CHOICE_TOKENS_PER_SESSION * sessions
 
 
 class ComparisonRoom(NamedTuple):

@@ -12,6 +12,7 @@ repeated because its reply could not be used:
     {job_key}/round-{round}/sessions-{first}-{last}/ask-{ask}/{digest}
     {job_key}/condense/{ordinal}/for-{model}/part-{part}
     {job_key}/conflicts/{kind}/level-{level}/for-{model}/chunk-{chunk}/ask-{ask}
+    {job_key}/reassignment/batch-{batch}/for-{model}/part-{part}
 """
 
 import hashlib
@@ -46,6 +47,7 @@ class Phase(StrEnum):
     DISCOVERY = "discovery"
     PARALLEL = "parallel streams"
     CONFLICTS = "conflict resolution"
+    REASSIGNMENT = "re-assignment"
     FINISH = "finish"
 
 
@@ -69,7 +71,8 @@ class AutoAnalyzeInput(ByName):
 
     `sessions_per_stream`: the most sessions that a stream labels in a round; None takes all that fit the model's
     context window. `seed` selects the sample: the same seed and the same replies give the same labels.
-    `wait_limit_seconds`: how long a step waits for a provider while all are down.
+    `wait_limit_seconds`: how long a step waits for a provider while all are down. `reassign`: look at the intents that
+    are in doubt again after merging.
     """
 
     workspace_id: WorkspaceId
@@ -81,6 +84,7 @@ class AutoAnalyzeInput(ByName):
     seed: int = 7
     budget_usd: Decimal = Field(default=DEFAULT_BUDGET_USD, gt=0, lt=10**12)  # what the ledger can store
     wait_limit_seconds: int = Field(default=DEFAULT_WAIT_LIMIT_SECONDS, gt=0, le=MAX_WAIT_LIMIT_SECONDS)
+    reassign: bool = True
     debug: bool = False
     snapshot: "RunSnapshot | None" = Field(default=None, description="set by the workflow when it continues as new")
 
@@ -271,6 +275,62 @@ class AppliedConflicts(Model):
     canonical_mappings: dict[LabelKind, int]
 
 
+class PlanReassignment(Model):
+    """Put the sessions that are looked at again into batches."""
+
+    job: Job
+
+
+class ReassignmentPlan(Model):
+    """How many batches there are."""
+
+    batches: int
+
+
+class ReassignStep(Model):
+    """Look again at the intents of one batch of sessions that are in doubt. `sized_for`: as in `ClassifyStep`."""
+
+    job: Job
+    candidate: Candidate
+    batch: int
+    sized_for: str
+
+    def request_step(self, part: int) -> str:
+        return f"reassignment/batch-{self.batch}/{_sized(self.sized_for)}/part-{part}"
+
+
+class ReassignOutcome(RequestOutcome):
+    """How many sessions were looked at, and how many get another label. `problem`: of the last reply without use."""
+
+    looked_at: int = 0
+    better: int = 0
+    problem: str = ""
+
+    def plus(self, usage: StepUsage, *, better: int, problem: str) -> "ReassignOutcome":
+        """The outcome with one more request."""
+        return self.model_copy(
+            update={
+                "tokens": self.tokens + usage.tokens,
+                "cost_usd": self.cost_usd + usage.cost_usd,
+                "better": self.better + better,
+                "problem": problem or self.problem,
+            }
+        )
+
+
+class ApplyReassignment(Model):
+    """Give the sessions their better labels, in one transaction."""
+
+    job: Job
+
+
+class AppliedReassignment(Model):
+    """How many sessions have another intent than after merging, and how many intents are left."""
+
+    sessions: int
+    intents: int
+
+
 class StreamInput(Model):
     """One stream of a segment. It labels the batches that its parent assigns."""
 
@@ -333,6 +393,7 @@ class Statistics(Model):
     `conflicts_resolved`: labels that were mapped to a canonical one, by kind in `canonical_mappings`.
     `kept_apart`: labels that a reply called duplicates, and whose examples differ.
     `unmerged_chunks`: comparisons without a usable reply. `refused`: sessions that every provider refused.
+    `looked_at`: sessions whose intent was in doubt and was looked at again, `reassigned`: those that got another one.
     `stream_utilisation`: the time that streams spent on batches, as a share from 0 to 1. `cost_usd`: of all paid
     requests, uncertain cost included. `warnings`: the last three.
     """
@@ -356,6 +417,8 @@ class Statistics(Model):
     conflicts_resolved: int = 0
     kept_apart: int = 0
     unmerged_chunks: int = 0
+    looked_at: int = 0
+    reassigned: int = 0
     tokens_by_phase: dict[Phase, int] = Field(default_factory=dict)
     cost_usd: Decimal = Decimal(0)
     warnings: tuple[str, ...] = ()
@@ -435,6 +498,8 @@ class LabelOrigin(Model):
 class ExportedSession(Model):
     """One labelled session as it is exported: its canonical labels and the original ones.
 
+    `reassigned_from`: the intent that it had after merging, if the second look gave it another one.
+
     `round` and `stream` labelled it, both counted from 1; they are None for a session of the discovery. `by_rule`: it
     has no user text and was labelled without a model.
     """
@@ -449,6 +514,7 @@ class ExportedSession(Model):
     original_intent: str | None
     original_transfer_reason: str | None
     original_drop_off_location: str | None
+    reassigned_from: str | None = None
     fallback: bool
     by_rule: bool
     phase: str | None
@@ -459,7 +525,8 @@ class ExportedSession(Model):
 class RunSnapshot(Model):
     """The state that one segment of a run passes to the next when it continues as new.
 
-    `kinds_resolved`: kinds of labels that are compared. `refused_in_a_row`: sessions refused since one was labelled.
+    `kinds_resolved`: kinds of labels that are compared. `reassignment`: None before labels are merged.
+    `next_reassignment`: the next batch of it. `refused_in_a_row`: sessions refused since one was labelled.
     """
 
     plan: Plan
@@ -481,6 +548,12 @@ class RunSnapshot(Model):
     conflicts_found: int
     kept_apart: int
     unmerged_chunks: int
+    canonical_labels: dict[LabelKind, int]
+    canonical_mappings: dict[LabelKind, int]
+    reassignment: ReassignmentPlan | None
+    next_reassignment: int
+    looked_at: int
+    reassigned: int
     tokens_by_phase: dict[Phase, int]
     cost_usd: Decimal
     warnings: int
