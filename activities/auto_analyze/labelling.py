@@ -1,10 +1,12 @@
 """The paid steps of a run: label a batch, condense a session that is too long, find duplicate labels."""
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
 from temporalio import activity
 
 from activities.auto_analyze.evidence import comparison, store_merges
+from activities.auto_analyze.nearest import KnownLabels, store_first_sessions
 from activities.auto_analyze.reassigning import KnownChoices, doubts_at_once, doubts_of
 from activities.auto_analyze.runs import store_labels
 from activities.boundary import boundary
@@ -13,10 +15,8 @@ from parley.domain.auto_analyze.batching import (
     BYTES_PER_LABEL_TOKEN,
     compared_at_once,
     fits,
-    labels_that_fit,
     parts,
     prompt_budget,
-    tokens_of_labels,
 )
 from parley.domain.auto_analyze.contract import (
     ACTION,
@@ -24,7 +24,6 @@ from parley.domain.auto_analyze.contract import (
     ClassifyStep,
     CondenseStep,
     Job,
-    LabelKind,
     ReassignOutcome,
     ReassignStep,
     RequestOutcome,
@@ -32,7 +31,9 @@ from parley.domain.auto_analyze.contract import (
     ResolveStep,
     StepUsage,
 )
+from parley.domain.auto_analyze.evidence import opening
 from parley.domain.auto_analyze.merging import read_merges
+from parley.domain.auto_analyze.nearest import Shown
 from parley.domain.auto_analyze.prompts import (
     classification_request,
     condense_request,
@@ -59,7 +60,8 @@ class LabellingActivities:
     """Activities of one worker, on its database and its providers."""
 
     def __init__(self, database: Database, paid_calls: PaidCalls) -> None:
-        self._database, self._paid_calls, self._choices = database, paid_calls, KnownChoices()
+        self._database, self._paid_calls = database, paid_calls
+        self._known, self._choices = KnownLabels(), KnownChoices()
 
     @activity.defn(name="auto_analyze.classify")
     @boundary
@@ -72,8 +74,9 @@ class LabellingActivities:
         workspace_id, job_key = step.job.input.workspace_id, step.job.job_key
         async with self._database.transaction() as tx:
             work = await runs.load_work(tx, workspace_id, job_key, step.ordinals)
-            known = labels_that_fit(await runs.known_labels(tx, workspace_id, job_key, step.round), step.sized_for)
-        label_tokens = tokens_of_labels(known)
+            known = await self._known.of(tx, step)
+        shown = await asyncio.to_thread(known.shown, [opening(item.session.messages) for item in work], step.sized_for)
+        label_tokens = shown.tokens
         oversized = _oversized(work, prompt_budget(step.sized_for, label_tokens, len(work)))
         if oversized:
             return ClassifyOutcome(oversized=oversized)
@@ -84,7 +87,7 @@ class LabellingActivities:
             if not _fits_candidate(step, with_text.values(), label_tokens):
                 return _too_long(step, work)
             try:
-                verdict, usage = await self._request_labels(step, with_text, known)
+                verdict, usage = await self._request_labels(step, with_text, shown)
             except ContextTooLong:
                 if step.sized_for == UNKNOWN_MODEL:
                     raise
@@ -93,7 +96,9 @@ class LabellingActivities:
             missing = tuple(with_text[name].ordinal for name in verdict.missing)
             outcome = ClassifyOutcome(**usage.model_dump(), missing=missing, invented=verdict.invented)
         stored = await store_labels(self._database, step, found)
-        return outcome.model_copy(update={"labelled": stored.labelled, "new_labels": stored.new_labels})
+        await store_first_sessions(self._database, step, found, work)
+        counted = {"labelled": stored.labelled, "new_labels": stored.new_labels, "omitted_labels": shown.omitted}
+        return outcome.model_copy(update=counted)
 
     @activity.defn(name="auto_analyze.condense")
     @boundary
@@ -183,11 +188,12 @@ class LabellingActivities:
         return total
 
     async def _request_labels(
-        self, step: ClassifyStep, work: Mapping[str, Work], known: Mapping[LabelKind, Sequence[str]]
+        self, step: ClassifyStep, work: Mapping[str, Work], shown: Shown
     ) -> tuple[Verdict, StepUsage]:
         """Request the labels of these sessions, and judge the reply."""
         condensed = {name: item.condensed for name, item in work.items() if item.condensed}
-        request = classification_request({name: item.session for name, item in work.items()}, known, condensed)
+        sessions = {name: item.session for name, item in work.items()}
+        request = classification_request(sessions, shown.labels, condensed, shown.evidence)
         request_step = step.request_step([work[name].ordinal for name in condensed])
         reply, usage = await self._request(step.job, step.candidate, request_step, request)
         return judge(reply, {name: item.session.containment for name, item in work.items()}), usage

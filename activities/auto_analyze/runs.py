@@ -9,7 +9,7 @@ from activities.auto_analyze.evidence import LAST_LEVEL, collect_evidence, compa
 from activities.auto_analyze.reassigning import SESSIONS_AT_ONCE
 from activities.boundary import boundary
 from activities.candidates import Candidates
-from parley.domain.auto_analyze.batching import labels_that_fit, round_batches, tokens_of_labels
+from parley.domain.auto_analyze.batching import evidence_room, labels_that_fit, round_batches, tokens_of_labels
 from parley.domain.auto_analyze.contract import (
     AppliedConflicts,
     AppliedReassignment,
@@ -76,7 +76,7 @@ class RunActivities:
             known = await runs.known_labels(tx, given.workspace_id, step.job.job_key, step.number)
             limit = step.streams * (given.sessions_per_stream or window(model).cap)
             tokens = await runs.tokens_from(tx, given.workspace_id, step.job.job_key, step.start, limit)
-        label_tokens = tokens_of_labels(labels_that_fit(known, model))
+        label_tokens = tokens_of_labels(labels_that_fit(known, model)) + evidence_room(model)
         batches = round_batches(tokens, step.start, step.streams, model, given.sessions_per_stream, label_tokens)
         taken = sum(batch.count for batch in batches)
         return Round(number=step.number, batches=batches, next_ordinal=step.start + taken)

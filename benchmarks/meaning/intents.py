@@ -23,7 +23,7 @@ INTENTS: dict[str, tuple[str, ...]] = {
     ),
     "card lost or stolen": (
         "I lost my {card} somewhere in {place}.",
-        "Someone stole my purse with the {card} in it, please block it.",
+        "Someone stole my bag with the {card} in it, please block it.",
         "My {card} is gone, I think it fell out of my pocket.",
         "I can't find my {card} anywhere, freeze it please.",
         "My wallet was taken on the train in {place}. What now?",
@@ -86,7 +86,7 @@ INTENTS: dict[str, tuple[str, ...]] = {
         "I don't recognise a charge from {place}.",
         "Who took {amount} from my account on {day}? It wasn't me.",
         "I see a transaction that I know nothing about.",
-        "Somebody used my {card} for a purchase in {place} without my knowledge.",
+        "Someone used my {card} for a purchase in {place} without my knowledge.",
         "What is this {amount} debit? I never bought anything there.",
         "A strange payment appeared on my account on {day}.",
     ),
@@ -103,7 +103,7 @@ INTENTS: dict[str, tuple[str, ...]] = {
         "I returned the goods weeks ago and still have no money back.",
         "When will the refund from the store in {place} show up?",
         "My refund is missing.",
-        "I was told that I'd get {amount} back by {day}, it hasn't arrived.",
+        "They promised that I would get {amount} back by {day}, it hasn't arrived.",
         "How long do refunds take to reach my account?",
     ),
     "wrong exchange rate": (
@@ -227,7 +227,7 @@ INTENTS: dict[str, tuple[str, ...]] = {
         "How do I change my home address?",
         "My letters go to my old flat, here is the new address.",
         "I have a new address from {day} on.",
-        "Where can I enter that I've moved house?",
+        "Where can I enter that I've moved to another flat?",
     ),
     "change phone number": (
         "I have a new mobile number, how do I tell you?",
@@ -271,7 +271,7 @@ INTENTS: dict[str, tuple[str, ...]] = {
         "Can I get a credit of {amount}?",
         "How do I apply for a personal loan?",
         "My loan application was sent on {day}, is there an answer?",
-        "What are the conditions for a mortgage on a house in {place}?",
+        "What are the conditions for a mortgage on a flat in {place}?",
     ),
     "overdraft": (
         "How far can I overdraw my account?",
@@ -284,7 +284,7 @@ INTENTS: dict[str, tuple[str, ...]] = {
         "I want to talk to a human.",
         "Connect me with an agent, please.",
         "Is there a real person that I can speak to?",
-        "Give me somebody from customer service.",
+        "Give me someone from customer service.",
         "Can someone call me back on {day}?",
     ),
 }

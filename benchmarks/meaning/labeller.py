@@ -2,7 +2,7 @@
 
 It knows what a prompt says and nothing else: a label is its name and, where the prompt has them, its definition and
 examples. A session takes the label that it resembles most, if it resembles it enough; else it gets a new one, which is
-the phrase of the user that resembles the session most. Noise is drawn anew for each prompt, so that one session may be
+the phrase of the user that resembles the session most. Each prompt has noise of its own, so that one session may be
 labelled in two ways by two requests, as models do.
 """
 

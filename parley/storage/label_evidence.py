@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Integer, String, cast, column, func, select, update
+from sqlalchemy import ARRAY, Integer, String, cast, column, func, select, update
 from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -118,3 +118,54 @@ async def merged_on(tx: AsyncSession, workspace_id: str, job_key: str, kind: Lab
         col(AutoMerge.level) == level,
     )
     return {row[0]: row[1] for row in (await tx.execute(query)).all()}
+
+
+class FirstSession(NamedTuple):
+    """A session that has a label, as later prompts show it. `meaning`: its summary, `example`: what its user said."""
+
+    label: str
+    ordinal: int
+    meaning: str
+    example: str
+
+
+async def store_first(
+    tx: AsyncSession, workspace_id: str, job_key: str, kind: LabelKind, found: Sequence[FirstSession]
+) -> None:
+    """Store sessions as the first ones of their labels, unless an earlier one is stored. In any order."""
+    if not found:
+        return
+    arrays = [
+        cast(list(values), ARRAY(type_))
+        for values, type_ in zip(zip(*found, strict=True), (String, Integer, String, String), strict=True)
+    ]
+    given = func.unnest(*arrays).table_valued(*FirstSession._fields).render_derived()
+    stored = update(AutoLabel).where(
+        col(AutoLabel.workspace_id) == workspace_id,
+        col(AutoLabel.job_key) == job_key,
+        col(AutoLabel.kind) == kind.value,
+        col(AutoLabel.label) == given.c.label,
+        col(AutoLabel.first_ordinal).is_(None) | (col(AutoLabel.first_ordinal) > given.c.ordinal),
+    )
+    values = {"first_ordinal": given.c.ordinal, "meaning": given.c.meaning, "example": given.c.example}
+    await (await tx.connection()).execute(stored.values(values))
+
+
+async def first_sessions(
+    tx: AsyncSession, workspace_id: str, job_key: str, kind: LabelKind, before_round: int
+) -> list[LabelEvidence]:
+    """The labels that earlier rounds found, each with the evidence of its first session."""
+    query = (
+        select(*(col(getattr(AutoLabel, name)) for name in ("label", "meaning", "example")))
+        .where(
+            col(AutoLabel.workspace_id) == workspace_id,
+            col(AutoLabel.job_key) == job_key,
+            col(AutoLabel.kind) == kind.value,
+            col(AutoLabel.first_round) < before_round,
+        )
+        .order_by(col(AutoLabel.first_round), col(AutoLabel.label))
+    )
+    rows = (await tx.execute(query)).all()
+    return [
+        LabelEvidence(label=row[0], definition=row[1] or "", examples=tuple(filter(None, [row[2]]))) for row in rows
+    ]

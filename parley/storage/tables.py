@@ -492,6 +492,8 @@ class AutoReassignment(SQLModel, table=True):
 class AutoLabel(SQLModel, table=True):
     """A label of a run with the round that first saw it, and the canonical label it was merged into.
 
+    `first_ordinal`: the first session that has it, `meaning` and `example`: its summary, and what its user said. Later
+    prompts show them.
     `sessions`, `definition` and `examples`: its evidence, counted before labels are compared.
     """
 
@@ -503,6 +505,9 @@ class AutoLabel(SQLModel, table=True):
     label: str = Field(primary_key=True)
     first_round: int
     canonical: str | None = None
+    first_ordinal: int | None = None
+    meaning: str | None = None
+    example: str | None = None
     sessions: int | None = None
     definition: str | None = None
     examples: list[str] | None = Field(default=None, sa_type=JSONB)

@@ -68,6 +68,7 @@ from parley.storage import (
 from parley.storage.breaker import BreakerView, Passes, Waits
 from parley.storage.configuration import WORKSPACE, Glance, Stored
 from parley.storage.driver import Query, fetch
+from parley.storage.label_evidence import FirstSession
 from parley.storage.ledger import Counted, Failure
 from parley.storage.retention import Old
 from parley.storage.tables import CachedAnswer, Generation, StoredAnalysis, utc_now
@@ -290,6 +291,16 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         None,
     ),
     "label_evidence.evidence": (lambda tx, _: label_evidence.evidence(tx, THEIRS, JOB, LabelKind.INTENT), []),
+    "label_evidence.store_first": (
+        lambda tx, _: label_evidence.store_first(
+            tx, THEIRS, JOB, LabelKind.INTENT, [FirstSession("label", 0, "meaning", "example")]
+        ),
+        None,
+    ),
+    "label_evidence.first_sessions": (
+        lambda tx, _: label_evidence.first_sessions(tx, THEIRS, JOB, LabelKind.INTENT, 9),
+        [],
+    ),
     "label_evidence.merged_on": (lambda tx, _: label_evidence.merged_on(tx, THEIRS, JOB, LabelKind.INTENT, 0), {}),
     "label_explorer.examples": (
         lambda tx, _: label_explorer.examples(tx, THEIRS, JOB, LabelKind.INTENT, "label", after=-1, limit=10),

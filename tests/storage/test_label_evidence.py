@@ -6,6 +6,7 @@ from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.storage import auto_analyze as runs
 from parley.storage import label_evidence
 from parley.storage.database import Database
+from parley.storage.label_evidence import FirstSession
 from tests.storage.test_auto_analyze import INTENT, REASON, Run, labels
 
 
@@ -44,3 +45,24 @@ async def test_the_merges_of_a_level_are_read_alone(run: Run):
     assert await run.call(label_evidence.merged_on, INTENT, 0) == {"refund": "billing"}
     assert await run.call(label_evidence.merged_on, INTENT, 2) == {}
     assert await run.call(runs.canonical_labels, INTENT, 2) == dict.fromkeys(["billing", "parcel", "refund"], "billing")
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_the_first_session_of_a_label_is_stored_in_whatever_order_they_come(run: Run, order: tuple[int, int]):
+    found = [FirstSession("billing", 3, "Third.", "my 'bill'"), FirstSession("billing", 7, "Seventh.", "账单")]
+    for place in order:
+        await run.call(label_evidence.store_first, INTENT, [found[place]])
+    await run.call(label_evidence.store_first, INTENT, [])
+    shown = await run.call(label_evidence.first_sessions, INTENT, 1)
+    assert shown == [
+        LabelEvidence(label="billing", definition="Third.", examples=("my 'bill'",)),
+        LabelEvidence(label="parcel"),
+        LabelEvidence(label="refund"),
+    ]
+
+
+async def test_labels_of_later_rounds_are_not_known(run: Run):
+    await run.store({6: labels("theft")}, round_number=3)
+    known = await run.call(label_evidence.first_sessions, INTENT, 3)
+    assert [one.label for one in known] == ["billing", "parcel", "refund"]
+    assert len(await run.call(label_evidence.first_sessions, INTENT, 4)) == 4

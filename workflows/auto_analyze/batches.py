@@ -184,6 +184,7 @@ class BatchLabeller:
             "labelled": report.labelled + outcome.labelled,
             "new_labels": report.new_labels + outcome.new_labels,
             "invented": report.invented + outcome.invented,
+            "omitted_labels": report.omitted_labels + outcome.omitted_labels,
         }
         self.report = report.model_copy(update=counted)
 

@@ -73,6 +73,7 @@ class RunState:
     unmerged_chunks: int = 0
     reassignment: ReassignmentPlan | None = None
     next_reassignment: int = 0
+    omitted_labels: int = 0
     looked_at: int = 0
     reassigned: int = 0
     canonical_labels: dict[LabelKind, int] = field(default_factory=dict[LabelKind, int])
@@ -254,6 +255,7 @@ class RunState:
             conflicts_resolved=sum(self.canonical_mappings.values()),
             kept_apart=self.kept_apart,
             unmerged_chunks=self.unmerged_chunks,
+            omitted_labels=self.omitted_labels,
             looked_at=self.looked_at,
             reassigned=self.reassigned,
             tokens_by_phase=self.tokens_by_phase,
@@ -286,9 +288,16 @@ class RunState:
             self.refused += report.refused
             self.new_labels += report.new_labels
             self.add_usage(report)
+            self._count_omitted(report.omitted_labels)
             if report.refused:
                 sessions = "1 session" if report.refused == 1 else f"{report.refused} sessions"
                 self.add_warning(f"{sessions} by fallback, refused by every provider: {report.refusal}")
+
+    def _count_omitted(self, labels: int) -> None:
+        """Count known labels that a prompt had no room for, and warn at the first ones."""
+        if labels and not self.omitted_labels:
+            self.add_warning("prompts have no room for all labels: those least alike to the sessions are left out")
+        self.omitted_labels += labels
 
     def _fail_if_all_refused(self, reports: Sequence[BatchReport]) -> None:
         refused = sum(report.refused for report in reports)

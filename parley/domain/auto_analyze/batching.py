@@ -101,9 +101,19 @@ def tokens_of_labels(known: Mapping[LabelKind, Sequence[str]]) -> int:
     return len(json.dumps(list(known.values()), ensure_ascii=False).encode()) // BYTES_PER_LABEL_TOKEN
 
 
+def kind_room(model: str) -> int:
+    """The tokens that the known labels of one kind may take."""
+    return int(window(model).context * LABEL_SHARE / len(LabelKind))
+
+
+def evidence_room(model: str) -> int:
+    """The tokens that the evidence of the nearest labels may take, of those for intents."""
+    return kind_room(model) // 2
+
+
 def labels_that_fit(known: Mapping[LabelKind, Sequence[str]], model: str) -> dict[LabelKind, list[str]]:
     """The known labels that fit `LABEL_SHARE` of the context window: of each kind, those that were found first."""
-    room = int(window(model).context * LABEL_SHARE / len(LabelKind))
+    room = kind_room(model)
     fitting: dict[LabelKind, list[str]] = {}
     for kind, labels in known.items():
         sizes = accumulate(tokens_of_labels({kind: [label]}) + 1 for label in labels)

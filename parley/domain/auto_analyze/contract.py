@@ -204,6 +204,7 @@ class ClassifyOutcome(RequestOutcome):
     """The outcome of a request for labels.
 
     `missing`: ordinals without usable labels. `oversized`: ordinals to condense first; no request was sent.
+    `omitted_labels`: known labels that the prompt had no room for.
     """
 
     labelled: int = 0
@@ -211,6 +212,7 @@ class ClassifyOutcome(RequestOutcome):
     oversized: tuple[int, ...] = ()
     new_labels: int = 0
     invented: int = 0
+    omitted_labels: int = 0
 
 
 class ResolveStep(Model):
@@ -361,7 +363,8 @@ class BatchStatus(StrEnum):
 class BatchReport(StepUsage):
     """The counters of a stream's batch.
 
-    `refused`: sessions that every provider refused, `refusal`: the message of the last refusal. `history_is_long`: the
+    `refused`: sessions that every provider refused, `refusal`: the message of the last refusal. `omitted_labels`: known
+    labels that its prompts had no room for, summed over them. `history_is_long`: the
     stream's history is so long that the segment has to end.
     """
 
@@ -374,6 +377,7 @@ class BatchReport(StepUsage):
     retries: int = 0
     refused: int = 0
     refusal: str = ""
+    omitted_labels: int = 0
     seconds: float = 0.0
     history_is_long: bool = False
 
@@ -393,6 +397,7 @@ class Statistics(Model):
     `conflicts_resolved`: labels that were mapped to a canonical one, by kind in `canonical_mappings`.
     `kept_apart`: labels that a reply called duplicates, and whose examples differ.
     `unmerged_chunks`: comparisons without a usable reply. `refused`: sessions that every provider refused.
+    `omitted_labels`: known labels that prompts had no room for, summed over all prompts.
     `looked_at`: sessions whose intent was in doubt and was looked at again, `reassigned`: those that got another one.
     `stream_utilisation`: the time that streams spent on batches, as a share from 0 to 1. `cost_usd`: of all paid
     requests, uncertain cost included. `warnings`: the last three.
@@ -417,6 +422,7 @@ class Statistics(Model):
     conflicts_resolved: int = 0
     kept_apart: int = 0
     unmerged_chunks: int = 0
+    omitted_labels: int = 0
     looked_at: int = 0
     reassigned: int = 0
     tokens_by_phase: dict[Phase, int] = Field(default_factory=dict)
@@ -552,6 +558,7 @@ class RunSnapshot(Model):
     canonical_mappings: dict[LabelKind, int]
     reassignment: ReassignmentPlan | None
     next_reassignment: int
+    omitted_labels: int
     looked_at: int
     reassigned: int
     tokens_by_phase: dict[Phase, int]

@@ -7,7 +7,8 @@ one, or two characters of a script that has no blanks between words.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from math import log, sqrt
 
 # One term for each character of scripts without blanks, and one for each word of others.
@@ -21,7 +22,7 @@ Vector = Mapping[str, float]
 def terms(text: str) -> Iterator[str]:
     """The terms of a text."""
     words = WORDS.findall(text.lower())
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         yield word
         if len(word) >= LONG:
             yield f"{word[:STEM]}…"
@@ -99,8 +100,3 @@ def central(texts: Sequence[str], count: int) -> list[str]:
             middle[term] += weight * weights[text]
     near = {text: cosine(vector, middle) for text, vector in zip(distinct, vectors, strict=True)}
     return sorted(distinct, key=lambda text: -near[text])[:count]
-
-
-def joined(texts: Iterable[str]) -> str:
-    """Texts as one."""
-    return "\n".join(texts)

@@ -91,8 +91,9 @@ class Decisions(NamedTuple):
 
 
 def read_decisions(reply: ChatReply, doubts: Mapping[str, Doubt]) -> Decisions:
-    """Read what a reply decides. A session that it leaves out or answers twice, or a label that is no candidate of the
-    session, changes nothing.
+    """Read what a reply decides.
+
+    A session that it leaves out or answers twice changes nothing, and a label that is not a candidate of the session.
     """
     if reply.finish is not Finish.STOP:
         return Decisions({}, "the reply was cut")

@@ -57,3 +57,9 @@ def test_the_central_texts_stand_for_all():
     assert central(texts, 2)[0] == "lost my card"
     assert "open an account" not in central(texts, 3)
     assert central(["a", "b", "a"], 5) == ["a", "b"]
+
+
+def test_a_text_without_words_is_alike_to_none():
+    found = Likeness({"empty": "", "signs": "🙂 !", "card": "my card"})
+    assert found.nearest("", 3) == found.nearest("🙂", 3) == found.neighbours("empty", 3) == []
+    assert central(["", "🙂", ""], 2) == ["", "🙂"]

@@ -227,7 +227,7 @@ class TestEvidence:
 
 class TestRequestsOfOneLevel:
     def test_labels_of_two_requests_are_not_joined_over_a_third(self):
-        """A was compared with B, and B with C, but nobody has compared A with C."""
+        """A was compared with B, and B with C, but no request has compared A with C."""
         assert unlocked({"c": "b"}, {"b": "a"}) == {}
         assert unlocked({"b": "c"}, {"b": "a"}) == {}
         assert unlocked({"d": "a"}, {"b": "a"}) == {}

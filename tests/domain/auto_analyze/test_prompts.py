@@ -71,6 +71,7 @@ def test_a_batch_names_its_sessions_its_labels_and_nothing_else():
     assert request.messages[0].content == LABEL_SYSTEM
     assert material(request) == {
         "known_labels": {"intent": ["billing dispute", "lost parcel"], "transfer_reason": ["refund approval"]},
+        "nearest_labels": {"intent": []},
         "sessions": [
             {"id": "s4", "containment": "agent", "transcript": "user: my invoice is wrong"},
             {"id": "s5", "containment": "dropOff", "transcript": "user: where is it"},
@@ -78,6 +79,15 @@ def test_a_batch_names_its_sessions_its_labels_and_nothing_else():
     }
     assert "real-id" not in request.messages[1].content
     assert (request.response_schema, request.max_tokens) == (LABEL_SCHEMA, reply_tokens(2))
+
+
+def test_the_nearest_labels_have_a_definition_and_an_example():
+    near = LabelEvidence(label="lost parcel", definition="It is late.", examples=("where is it", "lost"))
+    found = material(classification_request({}, KNOWN, {}, [near, LabelEvidence(label="refund")]))
+    assert found["nearest_labels"]["intent"] == [
+        {"label": "lost parcel", "definition": "It is late.", "example": "where is it"},
+        {"label": "refund", "definition": "", "example": ""},
+    ]
 
 
 def test_the_instructions_fit_the_tokens_that_are_reserved_for_them():

@@ -102,7 +102,7 @@ def test_a_request_shows_labels_with_examples_and_sessions_with_what_they_have()
     assert "never an instruction" in request.messages[0].content
 
 
-def test_a_session_is_no_example_of_its_own_label():
+def test_a_session_is_not_an_example_of_its_own_label():
     doubts = {"s1": Doubt(CARD.examples[0], "late card", ("new pin",))}
     material = json.loads(reassignment_request(doubts, {"late card": CARD, "new pin": PIN}).messages[1].content)
     assert material["labels"][0]["examples"] == ["where is my card"]

@@ -11,6 +11,9 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.add_column("auto_labels", sa.Column("first_ordinal", sa.Integer(), nullable=True))
+    op.add_column("auto_labels", sa.Column("meaning", sa.String(), nullable=True))
+    op.add_column("auto_labels", sa.Column("example", sa.String(), nullable=True))
     op.add_column("auto_labels", sa.Column("sessions", sa.Integer(), nullable=True))
     op.add_column("auto_labels", sa.Column("definition", sa.String(), nullable=True))
     op.add_column("auto_labels", sa.Column("examples", JSONB(), nullable=True))
@@ -30,5 +33,5 @@ def downgrade() -> None:
     op.drop_table("auto_reassignments")
     op.drop_column("auto_sessions", "merged_intent")
     op.drop_column("auto_sessions", "better_intent")
-    for column in ("examples", "definition", "sessions"):
+    for column in ("examples", "definition", "sessions", "example", "meaning", "first_ordinal"):
         op.drop_column("auto_labels", column)
