@@ -10,6 +10,7 @@ from activities.auto_analyze.reassigning import SESSIONS_AT_ONCE
 from activities.boundary import boundary
 from activities.candidates import Candidates
 from parley.domain.auto_analyze.batching import evidence_room, labels_that_fit, round_batches, tokens_of_labels
+from parley.domain.auto_analyze.consistency import consistency
 from parley.domain.auto_analyze.contract import (
     AppliedConflicts,
     AppliedReassignment,
@@ -38,7 +39,7 @@ from parley.domain.auto_analyze.validation import SessionLabels, fallback_labels
 from parley.domain.capabilities import window
 from parley.domain.routing import Order, RoutingRequest, rank
 from parley.storage import auto_analyze as runs
-from parley.storage import budgets, reassignments, usage
+from parley.storage import budgets, label_consistency, reassignments, usage
 from parley.storage.database import Database
 from parley.storage.datasets import load_dataset, session_facts
 from parley.storage.tables import AutoRun
@@ -139,7 +140,14 @@ class RunActivities:
     @boundary
     async def finish(self, step: FinishStep) -> Statistics:
         """Store the statistics of a completed run, with the counts of sessions and labels from the database."""
-        return await self._end(step.job, "completed", step.statistics)
+        scope = (step.job.input.workspace_id, step.job.job_key)
+        async with self._database.transaction(bulk=True) as tx:
+            before = await label_consistency.intents(tx, *scope, first=True)
+            after = await label_consistency.intents(tx, *scope, first=False)
+            copies = await label_consistency.copies(tx, *scope)
+            sessions = (await runs.counts(tx, *scope))["sessions"]
+        figures = consistency(before, after, copies, sessions)
+        return await self._end(step.job, "completed", step.statistics.model_copy(update={"consistency": figures}))
 
     @activity.defn(name="auto_analyze.close")
     @boundary

@@ -26,6 +26,7 @@ from parley.client.auto_analyze import AutoAnalyzeReport
 from parley.client.jobs import JobHandle
 from parley.client.listing import JobSummary
 from parley.client.session_analysis import AnalysisHandle, AnalysisReport
+from parley.domain.auto_analyze.consistency import AGREEMENT_AIM, Consistency
 from parley.domain.auto_analyze.contract import AutoAnalyzeProgress, LabelKind, Phase, Statistics, StreamProgress
 from parley.domain.conversation.contract import ConversationCost, TurnReport
 from parley.domain.costs import Correction, Costs, Disagreement
@@ -372,6 +373,7 @@ def _statistics(statistics: Statistics) -> list[RenderableType]:
         **_canonical(statistics),
         "conflicts resolved": f"{statistics.conflicts_resolved:,} of {statistics.conflicts_found:,}{unmerged}",
         **_looked_at(statistics),
+        **_consistency(statistics.consistency),
         "tokens by phase": ", ".join(
             f"{phase.value} {tokens:,}" for phase, tokens in statistics.tokens_by_phase.items()
         ),
@@ -379,6 +381,22 @@ def _statistics(statistics: Statistics) -> list[RenderableType]:
     for name, value in rows.items():
         table.add_row(name, value)
     return [table, *(f"[yellow]{escape(warning)}[/yellow]" for warning in statistics.warnings)]
+
+
+def _consistency(found: Consistency | None) -> dict[str, str]:
+    """The figures of consistency, beside the aim; empty for a run that ended early."""
+    if found is None:
+        return {}
+    rows = {
+        "singletons": f"{found.singletons:,}, {found.singletons_before:,} before merging",
+        "duplicate labels": f"{found.duplicate_rate:.0%} of those found",
+        "entropy, bits": f"{found.entropy}, {found.entropy_before} before merging",
+        "coverage": f"{found.coverage:.1%}, the most frequent label {found.largest_share:.1%}",
+    }
+    if found.agreement is None or found.agreement_before is None:
+        return rows
+    before, aim = f"{found.agreement_before:.0%} before merging", f"aim {AGREEMENT_AIM:.0%}"
+    return {"pairs of copies agree": f"{found.agreement:.0%} ({aim}), {before}"} | rows
 
 
 def _looked_at(statistics: Statistics) -> dict[str, str]:

@@ -50,6 +50,7 @@ from parley.storage import (
     generations,
     jobs,
     knowledge,
+    label_consistency,
     label_evidence,
     label_explorer,
     ledger,
@@ -283,6 +284,8 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "configuration.remove": (lambda tx, _: configuration.remove(tx, THEIRS, "company", owner=WORKSPACE), False),
     "generations.rate": (lambda tx, _: generations.rate(tx, THEIRS, "asked/generate", Feedback.BAD), NotFound),
     "attempts.of_job": (lambda tx, _: attempts.of_job(tx, THEIRS, JOB, limit=10), []),
+    "label_consistency.intents": (lambda tx, _: label_consistency.intents(tx, THEIRS, JOB, first=True), {}),
+    "label_consistency.copies": (lambda tx, _: label_consistency.copies(tx, THEIRS, JOB), []),
     "label_evidence.sample": (lambda tx, _: label_evidence.sample(tx, THEIRS, JOB, LabelKind.INTENT, 10), {}),
     "label_evidence.store_evidence": (
         lambda tx, _: label_evidence.store_evidence(

@@ -32,6 +32,8 @@ class Reassigner:
         self._job, self._state = job, state
         self._candidates = state.plan.candidates
         self._is_over_budget = False
+        # Batches for which the requests of others had reserved the rest of the budget.
+        self._postponed: list[int] = []
 
     async def run(self) -> bool:
         """Look at all sessions and apply what is found. Returns False where the segment is full before."""
@@ -43,7 +45,12 @@ class Reassigner:
                 **BULK_STEP,
             )
             raise_if_cancelled()
-        await asyncio.gather(*(self._look() for _ in range(self._job.input.streams)))
+        looks = [self._look() for _ in range(self._job.input.streams)]
+        # A request that is in flight when another one fails is paid for: all are counted before the run ends.
+        for ended in await asyncio.gather(*looks, return_exceptions=True):
+            if ended is not None:
+                raise ended
+        await self._look_one_by_one()
         if self._is_pending:
             return False
         applied = await workflow.execute_activity_method(
@@ -61,15 +68,39 @@ class Reassigner:
         return plan is not None and self._state.next_reassignment < plan.batches and not self._is_over_budget
 
     async def _look(self) -> None:
-        """Take the next batch until none is left, the segment is full, or the budget is used up."""
-        while self._is_pending and not history_is_long():
-            batch = self._state.next_reassignment
-            self._state.next_reassignment += 1
-            outcome = await self._look_at(batch)
-            self._state.add_reassignment(outcome)
-            raise_if_cancelled()
+        """Take the next batch until none is left, the segment is full, or concurrent requests reserve the budget."""
+        while self._is_pending and not self._postponed and not history_is_long():
+            batch = self._take()
+            if not await self._look_at(batch):
+                self._postponed.append(batch)
 
-    async def _look_at(self, batch: int) -> ReassignOutcome:
+    async def _look_one_by_one(self) -> None:
+        """Look at what was postponed, and then at the rest, with no other request open."""
+        if not self._postponed:
+            return
+        for batch in self._postponed:
+            self._is_over_budget = self._is_over_budget or not await self._look_at(batch)
+        while self._is_pending and not history_is_long():
+            self._is_over_budget = not await self._look_at(self._take())
+        if self._is_over_budget:
+            self._state.add_warning("some sessions keep their intent: the budget is used up")
+
+    def _take(self) -> int:
+        self._state.next_reassignment += 1
+        return self._state.next_reassignment - 1
+
+    async def _look_at(self, batch: int) -> bool:
+        """Look at a batch. Returns False if the budget does not allow it now."""
+        try:
+            self._state.add_reassignment(await self._outcome(batch))
+        except ApplicationError as error:
+            if error.type != BudgetExhausted.__name__:
+                raise
+            return False
+        raise_if_cancelled()
+        return True
+
+    async def _outcome(self, batch: int) -> ReassignOutcome:
         sized_for = self._candidates[0].model
         while True:
             outcome = await self._ask(batch, sized_for)
@@ -90,8 +121,3 @@ class Reassigner:
             return await on_a_provider(self._job, self._candidates, step, self._state.wait_for_provider)
         except NoProviderServed as error:
             return ReassignOutcome(refused=refusal_of(error))
-        except ApplicationError as error:
-            if error.type != BudgetExhausted.__name__:
-                raise
-            self._is_over_budget = True
-            return ReassignOutcome(refused="the budget is used up")

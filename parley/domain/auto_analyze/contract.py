@@ -23,6 +23,7 @@ from typing import Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
+from parley.domain.auto_analyze.consistency import Consistency
 from parley.domain.chat import ChatSession, Containment
 from parley.domain.model import Model, Text, WorkspaceId
 from parley.domain.requests import MAX_WAIT_LIMIT_SECONDS, ByName
@@ -397,7 +398,8 @@ class Statistics(Model):
     `conflicts_resolved`: labels that were mapped to a canonical one, by kind in `canonical_mappings`.
     `kept_apart`: labels that a reply called duplicates, and whose examples differ.
     `unmerged_chunks`: comparisons without a usable reply. `refused`: sessions that every provider refused.
-    `omitted_labels`: known labels that prompts had no room for, summed over all prompts.
+    `omitted_labels`: known labels that prompts had no room for, summed over all prompts. `consistency`: None for a run
+    that ended early.
     `looked_at`: sessions whose intent was in doubt and was looked at again, `reassigned`: those that got another one.
     `stream_utilisation`: the time that streams spent on batches, as a share from 0 to 1. `cost_usd`: of all paid
     requests, uncertain cost included. `warnings`: the last three.
@@ -425,6 +427,7 @@ class Statistics(Model):
     omitted_labels: int = 0
     looked_at: int = 0
     reassigned: int = 0
+    consistency: Consistency | None = None
     tokens_by_phase: dict[Phase, int] = Field(default_factory=dict)
     cost_usd: Decimal = Decimal(0)
     warnings: tuple[str, ...] = ()
