@@ -134,6 +134,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
             steps = [*starting, analysis.publish, analysis.finish, analysis.close]
             bulk = [auto_runs.prepare, auto_runs.plan_batches, auto_runs.copy_labels, auto_runs.finish, auto_runs.close]
             merging = [auto_runs.apply_fallback, auto_runs.plan_conflicts, auto_runs.apply_conflicts]
+            merging += [auto_runs.plan_reassignment, auto_runs.apply_reassignment]
             daily = housekeeping(client, database, settings, policy)
             return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, *merging, *daily], **common)
         if role == "acoustics":
@@ -141,7 +142,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
             bound = MEASUREMENTS_AT_ONCE
             return Worker(client, task_queue=ACOUSTICS, activities=steps, max_concurrent_activities=bound, **common)
         provider = Provider(role)
-        labelling = [auto_labels.classify, auto_labels.condense, auto_labels.resolve]
+        labelling = [auto_labels.classify, auto_labels.condense, auto_labels.resolve, auto_labels.reassign]
         between_turns = [condensing.condense, memory.remember]
         hearing = [analysis.hear, analysis.measure_voice]
         coaching = [analysis.coach, collecting.coach_jointly]

@@ -26,6 +26,7 @@ from benchmarks import (
     knowledge,
     labels,
     ledger,
+    meaning,
     memory,
     overhead,
     parallel,
@@ -49,6 +50,7 @@ MODULES = (
     parallel,
     overhead,
     labels,
+    meaning,
     history,
     cache,
     calling,
@@ -175,7 +177,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=list(history.SESSIONS_PER_STREAM),
         help="history: sessions that a stream labels in a round",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="faults, ledger, talking, calling, retention, memory")
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="faults, ledger, talking, calling, retention, memory, meaning"
+    )
     parser.add_argument(
         "--only",
         action="append",
@@ -193,9 +197,11 @@ def _parser() -> argparse.ArgumentParser:
         choices=chatting.CONVERSATIONS,
         help="chatting: measure the first token of so many conversations only; may be repeated",
     )
-    parser.add_argument("--data", type=Path, default=defaults.data, metavar="FILE", help="labels: sessions, JSONL")
     parser.add_argument(
-        "--truth", type=Path, default=defaults.truth, metavar="FILE", help="labels: true intents, JSONL"
+        "--data", type=Path, default=defaults.data, metavar="FILE", help="labels, meaning: sessions, JSONL"
+    )
+    parser.add_argument(
+        "--truth", type=Path, default=defaults.truth, metavar="FILE", help="labels, meaning: true intents, JSONL"
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""Answers the prompts of Parley's jobs: label sessions, group labels, condense a chat, grade an answer, extract facts.
+"""Answers the prompts of Parley's jobs: label sessions, group labels, choose labels, condense, grade, extract facts.
 
 A job is recognised by the schema of the reply that it asks for and by the JSON object in the prompt.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 from simulator.chats import parse_chat, without_injections
 from simulator.intents import BOOK
-from simulator.labelling import Labeller, Noise, group_labels
+from simulator.labelling import Chooser, Labeller, Noise, group_labels
 from simulator.phrases import words
 from simulator.remembering import extract
 from simulator.schemas import Schema, field_names, item_field_names
@@ -50,6 +50,7 @@ class Jobs:
         return [
             (asks_for_labels, ("known_labels", "sessions"), self._label),
             (asks_for_groups, ("labels",), self._group),
+            (asks_for_better_labels, ("labels", "sessions"), self._choose),
             (asks_for_summary, ("part", "parts", "transcript"), self._condense),
             (asks_for_grade, ("conversation", "answer"), self._grade),
             (asks_for_facts, ("turns",), self._extract),
@@ -65,6 +66,12 @@ class Jobs:
         labels = [label for label in given["labels"] if isinstance(label, str)]
         system = "\n".join(prompt.texts("system"))
         return {"groups": group_labels(labels, system, self._choice.seed, self._noise.unmerged)}
+
+    def _choose(self, given: Mapping[str, Any], _prompt: Prompt) -> Reply:
+        listed, sessions = (given[name] if isinstance(given[name], list) else [] for name in ("labels", "sessions"))
+        labels = [one.get("label") for one in listed if isinstance(one, dict)]
+        chooser = Chooser(self._choice, self._noise, labels)
+        return {"sessions": [chooser.better(session) for session in sessions if isinstance(session, dict)]}
 
     def _condense(self, given: Mapping[str, Any], _prompt: Prompt) -> Reply:
         return {"summary": condense(str(given["transcript"]))}
@@ -85,6 +92,10 @@ def asks_for_labels(schema: Schema) -> bool:
 
 def asks_for_groups(schema: Schema) -> bool:
     return {"canonical", "members"} <= item_field_names(schema, "groups")
+
+
+def asks_for_better_labels(schema: Schema) -> bool:
+    return item_field_names(schema, "sessions") == {"id", "label"}
 
 
 def asks_for_summary(schema: Schema) -> bool:

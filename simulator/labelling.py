@@ -140,6 +140,23 @@ class Labeller:
         return f"{opening} {ENDS.get(containment, '')}".strip()
 
 
+class Chooser:
+    """Chooses intents among those of a request. A session keeps one that has its meaning, or if none of them has it."""
+
+    def __init__(self, choice: SeededChoice, noise: Noise, labels: Sequence[object]) -> None:
+        self._seed, self._noise = choice.seed, noise
+        self._labels = _by_meaning(KINDS["intent"], [*labels])
+
+    def better(self, session: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the item of the reply for one session."""
+        said, label = str(session.get("said") or ""), str(session.get("label"))
+        meaning = session_concepts([Message("user", said)])[0]
+        fitting = self._labels.get(meaning)
+        is_missed = fraction(self._seed, "reuse", "intent", said) >= self._noise.reuse
+        keeps = fitting is None or is_missed or KINDS["intent"].key(label) == meaning
+        return {"id": session.get("id"), "label": label if keeps else fitting}
+
+
 def _by_meaning(kind: LabelKind, labels: object) -> dict[Hashable, str]:
     """Index the known labels by meaning. The first of several labels with the same meaning counts."""
     found: dict[Hashable, str] = {}

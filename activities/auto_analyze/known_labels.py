@@ -1,22 +1,28 @@
-"""The known labels of a request: those of all rounds up to its horizon. A worker reads them once for each round."""
+"""The known labels of a request: those of all rounds up to its horizon. A worker reads them once for each round.
+
+The intents come with the evidence of their first sessions, which is stored together with the labels.
+"""
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
-from parley.domain.auto_analyze.batching import labels_that_fit, left_out, tokens_of_labels
 from parley.domain.auto_analyze.contract import ClassifyStep, LabelKind, Phase
+from parley.domain.auto_analyze.evidence import LabelEvidence
+from parley.domain.auto_analyze.nearest import Labels, NearestLabels
 from parley.domain.requests import Provider
 from parley.storage import auto_analyze as runs
+from parley.storage import label_evidence
 from parley.storage.database import Database
 
-Labels = Mapping[LabelKind, Sequence[str]]
 # A workspace and the key of a job.
 Run = tuple[str, str]
 # Of the rounds that the streams of a few runs are at. Labels of a round never change once it is complete.
 KEPT_ROUNDS = 64
+# Comparing with labels takes about 8 KB for each of them.
+KEPT_COMPARISONS = 8
 # How long a step waits for the other streams before it ends without a request, so that its stream can be stopped.
 WAIT_SECONDS = 10.0
 # How often a waiting step looks for rounds that other workers have completed. Those of its own worker wake it.
@@ -26,12 +32,16 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Fitting(NamedTuple):
-    """The labels that a prompt has room for, their tokens, and how many labels are left out."""
+class Known(NamedTuple):
+    """The labels of some rounds, in the order in which they were found, and the evidence of the intents among them."""
 
     labels: Labels
-    tokens: int
-    left_out: int
+    evidence: Sequence[LabelEvidence]
+
+    def plus(self, found: "Known") -> "Known":
+        """These, and those of later rounds."""
+        labels = {kind: [*self.labels[kind], *found.labels[kind]] for kind in LabelKind}
+        return Known(labels, [*self.evidence, *found.evidence])
 
 
 class Behind(NamedTuple):
@@ -46,29 +56,32 @@ class KnownLabels:
     def __init__(self, database: Database, limits: Callable[[Provider], float]) -> None:
         """`limits`: the requests per second of a provider. So many steps wait at most, since all go on at once."""
         self._database, self._limits = database, limits
-        self._rounds: OrderedDict[tuple[str, str, int], Labels] = OrderedDict()
-        self._fitting: OrderedDict[tuple[str, str, int, str], Fitting] = OrderedDict()
+        self._rounds: OrderedDict[tuple[str, str, int], Known] = OrderedDict()
+        self._nearest: OrderedDict[tuple[str, str, int], NearestLabels] = OrderedDict()
         self._reading = asyncio.Lock()
         self._open_rounds: OrderedDict[Run, int] = OrderedDict()
         self._advanced: OrderedDict[Run, asyncio.Event] = OrderedDict()
         self._waiting: Counter[Provider] = Counter()
 
-    async def of(self, step: ClassifyStep) -> Fitting | Behind:
-        """The labels that a prompt contains, as soon as all streams have completed the rounds that they come from.
+    async def of(self, step: ClassifyStep) -> NearestLabels | Behind:
+        """The labels for a prompt, as soon as all streams have completed the rounds that they come from.
 
         `Behind` if that takes longer than `WAIT_SECONDS`.
         """
         run, horizon = (step.job.input.workspace_id, step.job.job_key), step.horizon
         if horizon is None:
-            async with self._database.reads() as tx:
-                return _fitting(await runs.known_labels(tx, *run), step.sized_for)
-        key = (*run, horizon, step.sized_for)
-        if key not in self._fitting:
+            return await asyncio.to_thread(NearestLabels, *await self._read(run))
+        key = (*run, horizon)
+        if key not in self._nearest:
             if step.phase is Phase.PARALLEL and (behind := await self._wait(run, horizon, step.candidate.provider)):
                 return behind
             async with self._reading:
-                _keep(self._fitting, key, _fitting(await self._up_to(run, horizon), step.sized_for))
-        return self._fitting[key]
+                if key not in self._nearest:
+                    known = await self._up_to(run, horizon)
+                    nearest = await asyncio.to_thread(NearestLabels, *known)
+                    _keep(self._nearest, key, nearest, KEPT_COMPARISONS)
+                    return nearest
+        return self._nearest[key]
 
     def set_open_round(self, run: Run, open_round: int | None) -> None:
         """Note that all rounds before this one are complete; None: that all are. Wakes the steps that wait for it."""
@@ -112,28 +125,28 @@ class KnownLabels:
         finally:
             self._waiting[provider] -= 1
 
-    async def _up_to(self, run: Run, horizon: int) -> Labels:
+    async def _up_to(self, run: Run, horizon: int) -> Known:
         """The labels of complete rounds: those of the rounds after what was read before are added to it."""
         key = (*run, horizon)
         if key in self._rounds:
             return self._rounds[key]
         earlier = max((known for *of, known in self._rounds if (*of,) == run and known < horizon), default=None)
-        async with self._database.reads() as tx:
-            found = await runs.known_labels(tx, *run, after=earlier, up_to=horizon)
+        found = await self._read(run, earlier, horizon)
         if earlier is not None:
-            before = self._rounds[*run, earlier]
-            found = {kind: [*before[kind], *found[kind]] for kind in LabelKind}
+            found = self._rounds[*run, earlier].plus(found)
         _keep(self._rounds, key, found)
         return found
 
+    async def _read(self, run: Run, after: int | None = None, up_to: int | None = None) -> Known:
+        """The labels that were first found in some rounds."""
+        async with self._database.reads() as tx:
+            labels = await runs.known_labels(tx, *run, after=after, up_to=up_to)
+            first = await label_evidence.first_sessions(tx, *run, LabelKind.INTENT, after=after, up_to=up_to)
+        return Known(labels, first)
 
-def _fitting(labels: Labels, sized_for: str) -> Fitting:
-    fitting = labels_that_fit(labels, sized_for)
-    return Fitting(fitting, tokens_of_labels(fitting), left_out(labels, fitting))
 
-
-def _keep(kept: OrderedDict[K, V], key: K, value: V) -> None:
+def _keep(kept: OrderedDict[K, V], key: K, value: V, most: int = KEPT_ROUNDS) -> None:
     kept[key] = value
     kept.move_to_end(key)
-    while len(kept) > KEPT_ROUNDS:
+    while len(kept) > most:
         kept.popitem(last=False)

@@ -7,14 +7,16 @@ from typing import NamedTuple
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
-from activities.auto_analyze.known_labels import Behind, Fitting, KnownLabels
-from activities.auto_analyze.runs import keep_labels, label_chunks, outcome_of
+from activities.auto_analyze.evidence import comparison, store_merges
+from activities.auto_analyze.known_labels import Behind, KnownLabels
+from activities.auto_analyze.reassigning import KnownChoices, doubts_at_once, doubts_of
+from activities.auto_analyze.runs import keep_labels, outcome_of
 from activities.boundary import boundary
 from activities.paid_call import PaidCalls
 from parley.domain.auto_analyze.batching import (
     BYTES_PER_LABEL_TOKEN,
+    compared_at_once,
     fits,
-    labels_at_once,
     parts,
     prompt_budget,
 )
@@ -24,13 +26,23 @@ from parley.domain.auto_analyze.contract import (
     ClassifyStep,
     CondenseStep,
     Job,
+    ReassignOutcome,
+    ReassignStep,
     RequestOutcome,
     ResolveOutcome,
     ResolveStep,
     StepUsage,
 )
-from parley.domain.auto_analyze.labels import duplicates, read_groups
-from parley.domain.auto_analyze.prompts import classification_request, condense_request, resolution_request
+from parley.domain.auto_analyze.evidence import opening
+from parley.domain.auto_analyze.merging import read_merges
+from parley.domain.auto_analyze.nearest import Fitting, NearestLabels
+from parley.domain.auto_analyze.prompts import (
+    classification_request,
+    condense_request,
+    reassignment_request,
+    resolution_request,
+)
+from parley.domain.auto_analyze.reassigning import read_decisions
 from parley.domain.auto_analyze.validation import SessionLabels, Verdict, judge, no_text_labels
 from parley.domain.capabilities import UNKNOWN_MODEL, narrower
 from parley.domain.errors import ContextTooLong, EmptyReply
@@ -38,6 +50,7 @@ from parley.domain.reply_json import read_reply_json
 from parley.domain.requests import ChatReply, ChatRequest, Finish, Provider, Reply, Usage, fingerprint, request_id
 from parley.domain.routing import Candidate
 from parley.storage import auto_analyze as runs
+from parley.storage import reassignments
 from parley.storage.auto_analyze import Stored, Work
 from parley.storage.database import Database
 from parley.storage.ledger import Charge, OnReply
@@ -60,7 +73,7 @@ class LabellingActivities:
     def __init__(self, database: Database, paid_calls: PaidCalls, limits: Callable[[Provider], float]) -> None:
         """`limits`: the requests per second of a provider."""
         self._database, self._paid_calls = database, paid_calls
-        self._known = KnownLabels(database, limits)
+        self._known, self._choices = KnownLabels(database, limits), KnownChoices()
 
     @activity.defn(name="auto_analyze.classify")
     @boundary
@@ -82,20 +95,22 @@ class LabellingActivities:
         outcome = await self._classify(step, known)
         return outcome.model_copy(update={"waited_seconds": waited})
 
-    async def _classify(self, step: ClassifyStep, known: Fitting) -> ClassifyOutcome:
+    async def _classify(self, step: ClassifyStep, known: NearestLabels) -> ClassifyOutcome:
         async with self._database.reads() as tx:
             work = await runs.load_work(tx, step.job.input.workspace_id, step.job.job_key, step.ordinals)
-        oversized = _oversized(work, prompt_budget(step.sized_for, known.tokens, len(work)))
+        said = [opening(item.session.messages) for item in work]
+        fitting = await asyncio.to_thread(known.fitting, said, step.sized_for)
+        oversized = _oversized(work, prompt_budget(step.sized_for, fitting.tokens, len(work)))
         if oversized:
             return ClassifyOutcome(oversized=oversized)
         found = {item.ordinal: no_text_labels(item.session.containment) for item in work if not _has_text(item)}
         with_text = {f"s{item.ordinal}": item for item in work if _has_text(item)}
         if not with_text:
             return await self._store_labels(step, found)
-        if not _fits_candidate(step, with_text.values(), known.tokens):
+        if not _fits_candidate(step, with_text.values(), fitting.tokens):
             return _too_long(step, work)
         try:
-            return await self._request_labels(step, with_text, known, found)
+            return await self._request_labels(step, with_text, fitting, found)
         except ContextTooLong:
             if step.sized_for == UNKNOWN_MODEL:
                 raise
@@ -141,9 +156,10 @@ class LabellingActivities:
         Raises:
             ContextTooLong: a chunk that is cut for the smallest window is too long for this candidate.
         """
-        labels = (await label_chunks(self._database, step.job, step.kind, step.level, step.sized_for))[step.chunk]
+        compared = await comparison(self._database, step.job, step.kind, step.level, step.sized_for)
+        labels = compared.members(step.chunk)
         model = step.candidate.model
-        if narrower(model, step.sized_for) and len(labels) > labels_at_once(model):
+        if narrower(model, step.sized_for) and not compared_at_once(labels, model):
             return ResolveOutcome(too_long_for=model)
         request = resolution_request(step.kind, labels)
         try:
@@ -152,26 +168,54 @@ class LabellingActivities:
             if step.sized_for == UNKNOWN_MODEL:
                 raise
             return ResolveOutcome(too_long_for=model)
-        mapping, problem = read_groups(reply, labels)
-        found = duplicates({label: mapping[label] for label in labels if label in mapping})
-        if not problem:
+        merges = read_merges(reply, labels, compared.likeness)
+        merged = await store_merges(self._database, step, merges.mapping)
+        counted = {"found": merges.found, "kept_apart": merges.refused, "merged": merged, "problem": merges.problem}
+        return ResolveOutcome.model_validate(usage.model_dump() | counted)
+
+    @activity.defn(name="auto_analyze.reassign")
+    @boundary
+    async def reassign(self, step: ReassignStep) -> ReassignOutcome:
+        """Look again at the sessions of a batch whose intents are in doubt, and store which of them get another one.
+
+        Raises:
+            ContextTooLong: parts that are cut for the smallest window are too long for this candidate.
+        """
+        model = step.candidate.model
+        if narrower(model, step.sized_for):
+            return ReassignOutcome(too_long_for=model)
+        choices = await self._choices.of(self._database, step.job)
+        doubts = await doubts_of(self._database, step, choices)
+        total = ReassignOutcome(looked_at=len(doubts))
+        for number, part in enumerate(doubts_at_once(doubts, choices, step.sized_for)):
+            named = {f"s{ordinal}": doubt for ordinal, doubt in part.items()}
+            request = reassignment_request(named, choices.labels)
+            try:
+                reply, usage, _ = await self._request(step.job, step.candidate, step.request_step(number), request)
+            except ContextTooLong:
+                if step.sized_for == UNKNOWN_MODEL:
+                    raise
+                return total.model_copy(update={"too_long_for": model})
+            decisions = read_decisions(reply, named)
+            better = {ordinal: decisions.better[f"s{ordinal}"] for ordinal in part if f"s{ordinal}" in decisions.better}
             async with self._database.transaction() as tx:
-                workspace_id = step.job.input.workspace_id
-                await runs.store_merges(tx, workspace_id, step.job.job_key, step.kind, step.level, mapping)
-        return ResolveOutcome(**usage.model_dump(), problem=problem, found=found)
+                await reassignments.store(tx, step.job.input.workspace_id, step.job.job_key, better)
+            total = total.plus(usage, better=len(better), problem=decisions.problem)
+        return total
 
     async def _request_labels(
         self,
         step: ClassifyStep,
         work: Mapping[str, Work],
-        known: Fitting,
+        fitting: Fitting,
         by_rule: dict[int, SessionLabels],
     ) -> ClassifyOutcome:
         """Request the labels of these sessions, and store what the reply gives. `by_rule`: labels to store with it."""
         condensed = {name: item.condensed for name, item in work.items() if item.condensed}
         sessions = {name: item.session for name, item in work.items()}
-        request = classification_request(sessions, known.labels, condensed)
+        request = classification_request(sessions, fitting.labels, condensed, fitting.evidence)
         request_step = step.request_step([work[name].ordinal for name in condensed])
+        said = {item.ordinal: opening(item.session.messages) for item in work.values()}
         labelled: _Labelled | None = None
 
         async def store(tx: AsyncSession, reply: Reply) -> None:
@@ -180,7 +224,7 @@ class LabellingActivities:
             verdict = judge(reply, {name: item.session.containment for name, item in work.items()})
             found = {work[name].ordinal: labels for name, labels in verdict.labels.items()} | by_rule
             complete = step.model_copy(update={"ends": None}) if verdict.missing else step
-            labelled = _Labelled(verdict, complete, len(found), await keep_labels(tx, complete, found))
+            labelled = _Labelled(verdict, complete, len(found), await keep_labels(tx, complete, found, said))
 
         # The newest labels change while a request is repeated: it is the same request nevertheless.
         asked = request if step.horizon is not None else classification_request(sessions, {}, condensed)
@@ -192,7 +236,7 @@ class LabellingActivities:
                 await store(tx, reply)
         assert labelled is not None  # noqa: S101 - `store` has set it
         missing = tuple(work[name].ordinal for name in labelled.verdict.missing)
-        counted = {"missing": missing, "invented": labelled.verdict.invented, "left_out": known.left_out}
+        counted = {"missing": missing, "invented": labelled.verdict.invented, "left_out": fitting.left_out}
         outcome = self._outcome(labelled.step, labelled.sessions, labelled.stored)
         return outcome.model_copy(update=counted | usage.model_dump())
 

@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
+from activities.auto_analyze.evidence import LAST_LEVEL, collect_evidence, comparison
+from activities.auto_analyze.reassigning import SESSIONS_AT_ONCE
 from activities.boundary import boundary
 from activities.candidates import Candidates
-from parley.domain.auto_analyze.batching import (
-    cuts,
-    even_quota,
-    labels_at_once,
-    labels_that_fit,
-    left_out,
-)
+from parley.domain.auto_analyze.batching import cuts, even_quota, labels_that_fit, left_out
+from parley.domain.auto_analyze.consistency import consistency
 from parley.domain.auto_analyze.contract import (
+    PHASE_OF_STEP,
     AppliedConflicts,
+    AppliedReassignment,
     ApplyConflicts,
+    ApplyReassignment,
     Batch,
     BatchStep,
     BudgetIsSet,
@@ -29,12 +29,13 @@ from parley.domain.auto_analyze.contract import (
     FinishStep,
     Job,
     LabelKind,
-    Phase,
     Plan,
     PlanBatches,
     PlanConflicts,
     PlannedBatches,
+    PlanReassignment,
     ReadProgress,
+    ReassignmentPlan,
     RunProgress,
     Saturation,
     SetBudget,
@@ -43,23 +44,18 @@ from parley.domain.auto_analyze.contract import (
     TakenBatches,
 )
 from parley.domain.auto_analyze.estimate import discovery_quota, idle_streams, set_aside_usd
-from parley.domain.auto_analyze.labels import chunks, duplicates
+from parley.domain.auto_analyze.labels import duplicates
 from parley.domain.auto_analyze.sampling import coverage, least_sample, processing_order
 from parley.domain.auto_analyze.validation import SessionLabels, fallback_labels
 from parley.domain.pricing import rates_for
 from parley.domain.requests import Provider
 from parley.domain.routing import Candidate, Order, RoutingRequest, rank
 from parley.storage import auto_analyze as runs
-from parley.storage import budgets, usage
-from parley.storage.auto_analyze import OpenBatch, Stored
+from parley.storage import budgets, label_consistency, reassignments, usage
+from parley.storage.auto_analyze import NOTHING_SAID, OpenBatch, Stored
 from parley.storage.database import Database
 from parley.storage.datasets import load_dataset, session_facts
 from parley.storage.tables import AutoRun
-
-# Above every level of comparison: all merges count.
-LAST_LEVEL = 1000
-# The phase of a request by the first word of its step, as the contract specifies request ids.
-PHASES = {"discovery": Phase.DISCOVERY, "round": Phase.PARALLEL, "conflicts": Phase.CONFLICTS}
 
 
 class RunActivities:
@@ -193,10 +189,14 @@ class RunActivities:
     @activity.defn(name="auto_analyze.plan_conflicts")
     @boundary
     async def plan_conflicts(self, step: PlanConflicts) -> ConflictPlan:
-        """Count the labels of a kind that are left on a level, and the chunks in which they are compared."""
-        cut = await label_chunks(self._database, step.job, step.kind, step.level, step.sized_for)
-        labels = sum(map(len, cut))
-        return ConflictPlan(labels=labels, chunks=len(cut) if labels > 1 else 0)
+        """Count the labels of a kind that are left on a level, and the chunks in which they are compared.
+
+        On the first level, collect their evidence, and merge labels that are only written differently.
+        """
+        spelled = await collect_evidence(self._database, step.job, step.kind) if step.level == 0 else 0
+        compared = await comparison(self._database, step.job, step.kind, step.level, step.sized_for)
+        labels = len(compared.labels)
+        return ConflictPlan(labels=labels, chunks=len(compared.chunks) if labels > 1 else 0, spelled_alike=spelled)
 
     @activity.defn(name="auto_analyze.apply_conflicts")
     @boundary
@@ -213,11 +213,36 @@ class RunActivities:
             canonical_mappings={kind: duplicates(mapping) for kind, mapping in mappings.items()},
         )
 
+    @activity.defn(name="auto_analyze.plan_reassignment")
+    @boundary
+    async def plan_reassignment(self, step: PlanReassignment) -> ReassignmentPlan:
+        """Put the sessions that are looked at again into batches."""
+        async with self._database.transaction(bulk=True) as tx:
+            batches = await reassignments.plan(tx, step.job.input.workspace_id, step.job.job_key, SESSIONS_AT_ONCE)
+        return ReassignmentPlan(batches=batches)
+
+    @activity.defn(name="auto_analyze.apply_reassignment")
+    @boundary
+    async def apply_reassignment(self, step: ApplyReassignment) -> AppliedReassignment:
+        """Give all sessions the labels of the second look, in one transaction."""
+        workspace_id, job_key = step.job.input.workspace_id, step.job.job_key
+        async with self._database.transaction(bulk=True) as tx:
+            sessions = await reassignments.apply(tx, workspace_id, job_key)
+            intents = await reassignments.intents_left(tx, workspace_id, job_key)
+        return AppliedReassignment(sessions=sessions, intents=intents)
+
     @activity.defn(name="auto_analyze.finish")
     @boundary
     async def finish(self, step: FinishStep) -> Statistics:
         """Store the statistics of a completed run, with the counts of sessions and labels from the database."""
-        return await self._end(step.job, "completed", step.statistics)
+        scope = (step.job.input.workspace_id, step.job.job_key)
+        async with self._database.transaction(bulk=True) as tx:
+            before = await label_consistency.intents(tx, *scope, first=True)
+            after = await label_consistency.intents(tx, *scope, first=False)
+            copies = await label_consistency.copies(tx, *scope)
+            sessions = (await runs.counts(tx, *scope))["sessions"]
+        figures = consistency(before, after, copies, sessions)
+        return await self._end(step.job, "completed", step.statistics.model_copy(update={"consistency": figures}))
 
     @activity.defn(name="auto_analyze.close")
     @boundary
@@ -236,17 +261,19 @@ class RunActivities:
             }
             cost_usd = await usage.total_usd(tx, workspace_id, job.job_key)
             steps = await usage.tokens_by_step(tx, workspace_id, job.job_key)
-            tokens = {PHASES[word]: tokens for word, tokens in steps.items()}
+            tokens = {PHASE_OF_STEP[word]: tokens for word, tokens in steps.items()}
             ended = {"unique_labels": unique, "cost_usd": cost_usd, "tokens_by_phase": tokens}
             complete = statistics.model_copy(update=counted | ended)
             await runs.end(tx, workspace_id, job.job_key, status, complete.model_dump(mode="json"), reason)
         return complete
 
 
-async def keep_labels(tx: AsyncSession, step: BatchStep, labels: Mapping[int, SessionLabels]) -> Stored:
-    """Store the labels of sessions by ordinal."""
+async def keep_labels(
+    tx: AsyncSession, step: BatchStep, labels: Mapping[int, SessionLabels], said: Mapping[int, str] = NOTHING_SAID
+) -> Stored:
+    """Store the labels of sessions by ordinal. `said`: what the users of the sessions said first."""
     place = runs.Place(step.phase, step.round, step.stream, step.ends, takes_next=step.takes_next)
-    return await runs.store_labels(tx, step.job.input.workspace_id, step.job.job_key, labels, place)
+    return await runs.store_labels(tx, step.job.input.workspace_id, step.job.job_key, labels, place, said)
 
 
 def outcome_of(step: BatchStep, labelled: int, stored: Stored) -> ClassifyOutcome:
@@ -259,13 +286,6 @@ def _batch(row: OpenBatch, streams: int) -> Batch:
     """The batch. One that no stream has taken is that of the stream that would have it in its round."""
     stream = row.stream or row.number % streams + 1
     return Batch(number=row.number, round=row.round, stream=stream, start=row.start, count=row.count)
-
-
-async def label_chunks(database: Database, job: Job, kind: LabelKind, level: int, sized_for: str) -> list[list[str]]:
-    """The labels of a kind that are left on a level, cut into chunks of one request each."""
-    async with database.transaction() as tx:
-        mapping = await runs.canonical_labels(tx, job.input.workspace_id, job.job_key, kind, level)
-    return chunks(sorted(set(mapping.values())), level, labels_at_once(sized_for))
 
 
 def _row(job: Job) -> AutoRun:

@@ -26,6 +26,7 @@ from parley.client.auto_analyze import AutoAnalyzeReport
 from parley.client.jobs import JobHandle
 from parley.client.listing import JobSummary
 from parley.client.session_analysis import AnalysisHandle, AnalysisReport
+from parley.domain.auto_analyze.consistency import AGREEMENT_AIM, Consistency
 from parley.domain.auto_analyze.contract import (
     AutoAnalyzeProgress,
     LabelKind,
@@ -338,7 +339,8 @@ def parts(state: JobProgress | AutoAnalyzeProgress) -> list[Part]:
         bars.append(Part("streams", state.sessions_done - discovered, rest, text))
     if state.phase is Phase.PARALLEL:
         return [*bars, *map(_stream, state.streams)]
-    return [*bars, Part("conflicts", 0, None)] if state.phase is Phase.CONFLICTS else bars
+    last = {Phase.CONFLICTS: "conflicts", Phase.REASSIGNMENT: "second look"}.get(state.phase)
+    return [*bars, Part(last, 0, None)] if last else bars
 
 
 def _stream(stream: StreamProgress) -> Part:
@@ -418,6 +420,8 @@ def _statistics(statistics: Statistics) -> list[RenderableType]:
         "labels found": f"{sum(statistics.unique_labels.values()):,}",
         **_canonical(statistics),
         "conflicts resolved": f"{statistics.conflicts_resolved:,} of {statistics.conflicts_found:,}{unmerged}",
+        **_looked_at(statistics),
+        **_consistency(statistics.consistency),
         "tokens by phase": ", ".join(
             f"{phase.value} {tokens:,}" for phase, tokens in statistics.tokens_by_phase.items()
         ),
@@ -425,6 +429,29 @@ def _statistics(statistics: Statistics) -> list[RenderableType]:
     for name, value in rows.items():
         table.add_row(name, value)
     return [table, *(f"[yellow]{escape(warning)}[/yellow]" for warning in statistics.warnings)]
+
+
+def _consistency(found: Consistency | None) -> dict[str, str]:
+    """The figures of consistency, beside the aim; empty for a run that ended early."""
+    if found is None:
+        return {}
+    rows = {
+        "singletons": f"{found.singletons:,}, {found.singletons_before:,} before merging",
+        "duplicate labels": f"{found.duplicate_rate:.0%} of those found",
+        "entropy, bits": f"{found.entropy}, {found.entropy_before} before merging",
+        "coverage": f"{found.coverage:.1%}, the most frequent label {found.largest_share:.1%}",
+    }
+    if found.agreement is None or found.agreement_before is None:
+        return rows
+    before, aim = f"{found.agreement_before:.0%} before merging", f"aim {AGREEMENT_AIM:.0%}"
+    return {"pairs of copies agree": f"{found.agreement:.0%} ({aim}), {before}"} | rows
+
+
+def _looked_at(statistics: Statistics) -> dict[str, str]:
+    """The results of the second look; empty for a run without it."""
+    if not statistics.looked_at:
+        return {}
+    return {"looked at again": f"{statistics.looked_at:,}, of which {statistics.reassigned:,} have another label"}
 
 
 def _canonical(statistics: Statistics) -> dict[str, str]:

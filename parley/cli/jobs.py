@@ -216,6 +216,9 @@ def auto_analyze(
     ] = None,
     max_cost: Annotated[str | None, typer.Option(metavar="USD", help="The most that the run may cost.")] = None,
     seed: Annotated[int, typer.Option(help="Selects the discovery sample.")] = 7,
+    reassign: Annotated[
+        bool, typer.Option("--reassign/--no-reassign", help="Look again at the intents that are in doubt.")
+    ] = True,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out and list invalid lines.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what the run will probably take, by phase, and start nothing.")
@@ -239,6 +242,7 @@ def auto_analyze(
         "provider": Provider(provider) if provider else None,
         "model": model,
         "seed": seed,
+        "reassign": reassign,
     }
     options |= _run_options(streams, sessions_per_stream, max_staleness, max_cost)
     limit = f"at most ${options.get('budget_usd', DEFAULT_BUDGET_USD)}, set by --max-cost"

@@ -75,6 +75,8 @@ class AutoAnalyzeOptions(TypedDict, total=False):
     """The most that the run may cost, in USD. Default: 100."""
     wait_limit_seconds: int
     """How long to wait while every provider is down, in seconds. Default: one day."""
+    reassign: bool
+    """Look again at the intents that are in doubt after merging. Default: True."""
     debug: bool
     """Log each round. Default: PARALLEL_PROCESSING_DEBUG."""
 

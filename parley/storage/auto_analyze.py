@@ -23,6 +23,7 @@ from sqlalchemy import (
     literal,
     literal_column,
     null,
+    or_,
     select,
     text,
     true,
@@ -35,11 +36,13 @@ from sqlalchemy.types import TypeEngine
 from sqlmodel import col
 
 from parley.domain.auto_analyze.contract import ExportedSession, LabelCount, LabelKind, Phase
+from parley.domain.auto_analyze.evidence import DEFINITION_CHARACTERS
 from parley.domain.auto_analyze.labels import composed
 from parley.domain.auto_analyze.validation import SessionLabels
 from parley.domain.chat import ChatSession
 from parley.domain.errors import NotFound
 from parley.domain.model import storable
+from parley.domain.text import one_line
 from parley.storage.database import NOW
 from parley.storage.driver import Query, defer, fetch, fetch_together
 from parley.storage.rows import table
@@ -58,6 +61,7 @@ CHAT_OF_SESSION = and_(
 # What marks a session, beside its labels.
 MARKS = frozenset({"fallback", "by_rule"})
 NO_COPIES: Mapping[int, int] = {}
+NOTHING_SAID: Mapping[int, str] = {}
 
 
 @dataclass(frozen=True)
@@ -129,35 +133,46 @@ LABEL_SESSIONS = (
     .values({name: GIVEN_SESSIONS.c[name] for name in SessionLabels.model_fields})
     .values(phase=bindparam("at_phase"), round=bindparam("at_round"), stream=bindparam("at_stream"))
 )
-GIVEN_SEEN = _given(kind=String, label=String)
+GIVEN_SEEN = _given(kind=String, label=String, first_ordinal=Integer, meaning=String, example=String)
 KEY_OF_LABEL = ("workspace_id", "job_key", "kind", "label")
-# A label that is known to an earlier round is neither written nor locked.
+OF_FIRST_SESSION = ("first_ordinal", "meaning", "example")
+AT_ROUND = bindparam("at_round", type_=Integer)
+
+
+def _is_earlier(round_number: ColumnElement[int], ordinal: ColumnElement[int]) -> ColumnElement[bool]:
+    """Whether a session of this round comes before the one from which a label is known."""
+    of_round = and_(LABELS.c.first_round == round_number, func.coalesce(LABELS.c.first_ordinal > ordinal, true()))
+    return or_(LABELS.c.first_round > round_number, of_round)
+
+
+# A label that is known from an earlier session is neither written nor locked.
 IS_KNOWN = (
     select(LABELS)
     .where(
         *_of_run(LABELS),
         LABELS.c.kind == GIVEN_SEEN.c.kind,
         LABELS.c.label == GIVEN_SEEN.c.label,
-        LABELS.c.first_round <= bindparam("at_round", type_=Integer),
+        ~_is_earlier(AT_ROUND, GIVEN_SEEN.c.first_ordinal),
     )
     .exists()
 )
 SEEN = insert(LABELS).from_select(
-    (*KEY_OF_LABEL, "first_round"),
+    (*KEY_OF_LABEL, "first_round", *OF_FIRST_SESSION),
     select(
         bindparam("of_workspace", type_=String),
         bindparam("of_job", type_=String),
         GIVEN_SEEN.c.kind,
         GIVEN_SEEN.c.label,
-        bindparam("at_round", type_=Integer),
+        AT_ROUND,
+        *(GIVEN_SEEN.c[name] for name in OF_FIRST_SESSION),
     )
     .where(~IS_KNOWN)
     .order_by(GIVEN_SEEN.c.kind, GIVEN_SEEN.c.label),
 )
 STORE_SEEN = SEEN.on_conflict_do_update(
     index_elements=KEY_OF_LABEL,
-    set_={"first_round": SEEN.excluded.first_round},
-    where=LABELS.c.first_round > SEEN.excluded.first_round,
+    set_={name: SEEN.excluded[name] for name in ("first_round", *OF_FIRST_SESSION)},
+    where=_is_earlier(SEEN.excluded.first_round, SEEN.excluded.first_ordinal),
 ).returning(literal_column("xmax = 0").label("is_new"))
 END_BATCH = update(BATCHES).where(*_of_run(BATCHES), BATCHES.c.number == bindparam("ended")).values(labelled=true())
 OPEN_BATCHES = (
@@ -407,18 +422,17 @@ async def store_labels(
     job_key: str,
     found: Mapping[int, SessionLabels],
     place: Place,
+    said: Mapping[int, str] = NOTHING_SAID,
 ) -> Stored:
     """Store sessions' labels by ordinal, and end their batch, in one round trip.
 
-    A label's first round is the lowest one that found it, in whatever order the streams store theirs.
+    A label's first round is the lowest one that found it, and its first session the lowest ordinal, in whatever order
+    the streams store theirs. `said`: what the users of the sessions said first, which later prompts show.
     """
     run = {"of_workspace": workspace_id, "of_job": job_key}
     if found:
         await _label_sessions(tx, run, found, place)
-    # Fallback labels are not offered to other sessions.
-    learnt = [labels for labels in found.values() if not (labels.fallback or labels.by_rule)]
-    seen = sorted({(kind.value, label) for labels in learnt for kind in LabelKind if (label := labels.label(kind))})
-    given = {"given_kind": [kind for kind, _ in seen], "given_label": [label for _, label in seen]}
+    given = {f"given_{name}": values for name, values in _seen(found, said).items()}
     new = Query(STORE_SEEN, {**run, **given, "at_round": place.round}, lambda rows: sum(row.is_new for row in rows))
     if place.ends is None:
         return Stored(await fetch(tx, new))
@@ -427,6 +441,22 @@ async def store_labels(
         await defer(tx, TAKE_BATCH, {**run, "taker": place.stream})
         return Stored(*await fetch_together(tx, new, Query(HELD_BATCH, {**run, "taker": place.stream}, _first)))
     return Stored(*await fetch_together(tx, new, Query(FIRST_OPEN, run, _first)))
+
+
+def _seen(found: Mapping[int, SessionLabels], said: Mapping[int, str]) -> dict[str, list[Any]]:
+    """The labels of sessions, each with its first session, as columns. Only intents are shown with what they mean."""
+    first: dict[tuple[str, str], tuple[int, str | None, str | None]] = {}
+    for ordinal, labels in sorted(found.items()):
+        if labels.fallback or labels.by_rule:  # not offered to other sessions
+            continue
+        meaning, example = one_line(labels.summary, DEFINITION_CHARACTERS), said.get(ordinal)
+        for kind in LabelKind:
+            if label := labels.label(kind):
+                session = (ordinal, meaning, example) if kind is LabelKind.INTENT else (ordinal, None, None)
+                first.setdefault((kind.value, label), session)
+    rows = [(*key, *session) for key, session in sorted(first.items())]
+    names = ("kind", "label", *OF_FIRST_SESSION)
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
 
 
 async def _label_sessions(
@@ -564,6 +594,7 @@ async def export_rows(
             *(col(getattr(StoredChat, name)) for name in ("session_id", "user_id", "containment")),
             *(_label(kind).label(kind.value) for kind in LabelKind),
             *(col(getattr(AutoSession, kind.value)).label(f"original_{kind.value}") for kind in LabelKind),
+            col(AutoSession.merged_intent).label("reassigned_from"),
             *(col(getattr(AutoSession, name)) for name in ("summary", "fallback", "by_rule", "phase")),
             case((of_streams, col(AutoSession.round))).label("round"),
             case((of_streams, col(AutoSession.stream))).label("stream"),

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Text, case, cast, func, literal, literal_c
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from parley.domain.auto_analyze.contract import LabelKind
+from parley.domain.auto_analyze.contract import PHASE_OF_STEP, LabelKind
 from parley.domain.auto_analyze.overview import (
     Agreement,
     Flow,
@@ -25,8 +25,7 @@ from parley.storage.tables import AutoLabel, AutoRun, AutoSession, StoredChat, U
 from parley.storage.usage import CONFIRMED_USD, UNCERTAIN_USD
 
 TEXTS = literal_column("'$.messages[*].text'::jsonpath")
-# The phase of a paid request, by the first word of its step. Others are shown by that word.
-PHASES = {"discovery": "discovery", "round": "parallel streams", "conflicts": "conflict resolution"}
+PHASES = {word: phase.value for word, phase in PHASE_OF_STEP.items()}
 
 
 async def flows(tx: AsyncSession, workspace_id: str, job_key: str) -> list[Flow]:

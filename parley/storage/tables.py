@@ -19,6 +19,7 @@ from sqlalchemy import (
     Dialect,
     Identity,
     Index,
+    Integer,
     LargeBinary,
     Numeric,
     String,
@@ -452,6 +453,8 @@ class AutoSession(SQLModel, table=True):
     """One session of a run. `ordinal`: its place in the processing order.
 
     `copy_of`: the ordinal of the session whose transcript and labels it has; None if it is labelled itself.
+    `better_intent`: what the second look gives it, `merged_intent`: what it had before that was applied; None if the
+    second look changes nothing.
     """
 
     __tablename__ = "auto_sessions"
@@ -472,6 +475,8 @@ class AutoSession(SQLModel, table=True):
     canonical_intent: str | None = None
     canonical_transfer_reason: str | None = None
     canonical_drop_off_location: str | None = None
+    better_intent: str | None = None
+    merged_intent: str | None = None
     summary: str | None = None
     fallback: bool = False
     by_rule: bool = False
@@ -499,8 +504,24 @@ class AutoBatch(SQLModel, table=True):
     labelled: bool = False
 
 
+class AutoReassignment(SQLModel, table=True):
+    """Sessions whose labels are looked at again together, by their ordinals."""
+
+    __tablename__ = "auto_reassignments"
+
+    workspace_id: str = Field(primary_key=True)
+    job_key: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    ordinals: list[int] = Field(sa_type=ARRAY(Integer))
+
+
 class AutoLabel(SQLModel, table=True):
-    """A label of a run with the round that first saw it, and the canonical label it was merged into."""
+    """A label of a run with the round that first saw it, and the canonical label it was merged into.
+
+    `first_ordinal`: the first session that has it, `meaning` and `example`: its summary, and what its user said. Later
+    prompts show them.
+    `sessions`, `definition` and `examples`: its evidence, counted before labels are compared.
+    """
 
     __tablename__ = "auto_labels"
 
@@ -510,6 +531,12 @@ class AutoLabel(SQLModel, table=True):
     label: str = Field(primary_key=True)
     first_round: int
     canonical: str | None = None
+    first_ordinal: int | None = None
+    meaning: str | None = None
+    example: str | None = None
+    sessions: int | None = None
+    definition: str | None = None
+    examples: list[str] | None = Field(default=None, sa_type=JSONB)
 
 
 class AutoMerge(SQLModel, table=True):

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from activities.auto_analyze import known_labels
-from activities.auto_analyze.known_labels import Behind, Fitting, KnownLabels
+from activities.auto_analyze.known_labels import Behind, KnownLabels
 from parley.domain.auto_analyze import batching
 from parley.domain.auto_analyze.contract import AutoAnalyzeInput, ClassifyStep, Job, LabelKind, Phase
+from parley.domain.auto_analyze.evidence import LabelEvidence
+from parley.domain.auto_analyze.nearest import NearestLabels
 from parley.domain.requests import Provider
 from parley.domain.routing import Candidate
 from parley.storage import auto_analyze as runs
@@ -16,6 +18,7 @@ from parley.storage.database import Database
 from tests.storage.test_auto_analyze import Run, labels
 
 MODEL = "gpt-4o-mini"
+SAID = "what the user said"
 NAMES = ("refund", "billing", "parcel", "address", "login")
 
 
@@ -27,7 +30,7 @@ async def run(database: Database) -> Run:
     return run
 
 
-def step(run: Run, round_number: int, *, max_staleness: int | None = 0, sized_for: str = MODEL) -> ClassifyStep:
+def step(run: Run, round_number: int, *, max_staleness: int | None = 0) -> ClassifyStep:
     workspace, job_key = run.scope
     given = AutoAnalyzeInput(workspace_id=workspace, user_id="u", dataset_id="d", max_staleness=max_staleness)
     return ClassifyStep(
@@ -37,7 +40,7 @@ def step(run: Run, round_number: int, *, max_staleness: int | None = 0, sized_fo
         round=round_number,
         stream=1,
         ordinals=(0,),
-        sized_for=sized_for,
+        sized_for=MODEL,
     )
 
 
@@ -49,12 +52,13 @@ def known_by(run: Run, at_once: float = 100) -> KnownLabels:
 async def end(run: Run, *numbers: int) -> None:
     """Label a session of each batch, and end it."""
     for number in numbers:
-        await run.store({2 * number + 2: labels(NAMES[number])}, number // 2 + 1, number % 2 + 1, ends=number)
+        place = (number // 2 + 1, number % 2 + 1)
+        await run.store({2 * number + 2: labels(NAMES[number])}, *place, ends=number, said={2 * number + 2: SAID})
 
 
-def intents(found: Fitting | Behind) -> list[str]:
-    assert isinstance(found, Fitting)
-    return list(found.labels[LabelKind.INTENT])
+def intents(found: NearestLabels | Behind) -> list[str]:
+    assert isinstance(found, NearestLabels)
+    return list(found.fitting([], MODEL).labels[LabelKind.INTENT])
 
 
 async def test_the_labels_are_those_of_all_rounds_up_to_the_horizon(run: Run) -> None:
@@ -139,5 +143,15 @@ async def test_labels_without_room_are_counted(run: Run, monkeypatch: pytest.Mon
     monkeypatch.setattr(batching, "LABEL_SHARE", 0.0002)
     await end(run, 0, 1, 2, 3)
     found = await known_by(run).of(step(run, 3))
-    assert isinstance(found, Fitting)
-    assert found.left_out == 4 - len(intents(found)) > 0
+    assert isinstance(found, NearestLabels)
+    assert found.fitting([], MODEL).left_out == 4 - len(intents(found)) > 0
+
+
+async def test_labels_come_with_the_evidence_of_their_first_sessions(run: Run) -> None:
+    known = known_by(run)
+    await end(run, 0, 1, 2, 3)
+    await known.of(step(run, 2))
+    found = await known.of(step(run, 3))
+    assert isinstance(found, NearestLabels)
+    shown = LabelEvidence(label="parcel", definition="As it was.", examples=(SAID,))
+    assert found.fitting(["where is my parcel"], MODEL).evidence[0] == shown

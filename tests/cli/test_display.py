@@ -13,6 +13,7 @@ from rich.progress import Progress
 from parley.cli import display
 from parley.cli.display import Part, describe, parts, report
 from parley.client.auto_analyze import AutoAnalyzeReport
+from parley.domain.auto_analyze.consistency import Consistency
 from parley.domain.auto_analyze.contract import (
     AutoAnalyzeProgress,
     LabelCount,
@@ -62,6 +63,7 @@ def test_each_stream_has_a_bar_with_its_wait_reason():
         (Phase.DISCOVERY, ["discovery"]),
         (Phase.PARALLEL, ["discovery", "streams", "stream 0"]),
         (Phase.CONFLICTS, ["discovery", "streams", "conflicts"]),
+        (Phase.REASSIGNMENT, ["discovery", "streams", "second look"]),
         (Phase.FINISH, ["discovery", "streams"]),
     ],
 )
@@ -149,6 +151,22 @@ def test_the_summary_shows_mappings_by_kind_and_conflicts():
     assert row(text, "conflicts resolved") == "9 of 12, 1 comparison without a usable reply"
     assert row(text, "by fallback") == "5, 3 refused"
     assert row(text, "canonical labels") == "1,234"
+
+
+def test_the_summary_shows_how_consistent_the_labels_are():
+    figures = Consistency(
+        copies=4, agreement_before=0.5, agreement=1.0, entropy=1.5, entropy_before=2.0, coverage=0.998
+    )
+    text = shown(Statistics(consistency=figures))
+    assert row(text, "pairs of copies agree") == "100% (aim 95%), 50% before merging"
+    assert row(text, "entropy, bits") == "1.5, 2.0 before merging"
+    assert row(text, "coverage") == "99.8%, the most frequent label 0.0%"
+    assert "copies" not in shown(Statistics(consistency=Consistency()))
+
+
+def test_the_summary_shows_what_the_second_look_changed():
+    text = shown(Statistics(looked_at=1200, reassigned=31))
+    assert row(text, "looked at again") == "1,200, of which 31 have another label"
 
 
 def test_missing_steps_have_no_rows():

@@ -7,7 +7,10 @@ import pytest
 
 from parley.domain.auto_analyze import prompts
 from parley.domain.auto_analyze.contract import LabelKind
-from parley.domain.auto_analyze.labels import read_groups
+from parley.domain.auto_analyze.evidence import LabelEvidence
+from parley.domain.auto_analyze.likeness import Likeness
+from parley.domain.auto_analyze.merging import Merges, read_merges
+from parley.domain.auto_analyze.reassigning import Doubt
 from parley.domain.auto_analyze.validation import judge
 from parley.domain.chat import ChatMessage, ChatSession, Containment
 from parley.domain.generate.condensing import split_to_condense, summary_request
@@ -60,8 +63,16 @@ def labels(*sessions: ChatSession, known: tuple[str, ...] = (), **terms: Any) ->
 
 
 def grouped(*names: str, kind: LabelKind = LabelKind.INTENT, **terms: Any) -> list[list[str]]:
-    reply = json.loads(ask(prompts.resolution_request(kind, names), **terms))
+    reply = json.loads(ask(comparing(*names, kind=kind), **terms))
     return [group["members"] for group in reply["groups"]]
+
+
+def comparing(*names: str, kind: LabelKind = LabelKind.INTENT) -> ChatRequest:
+    return prompts.resolution_request(kind, [LabelEvidence(label=name) for name in names])
+
+
+def merges(text: str, *names: str) -> Merges:
+    return read_merges(reply(text), [LabelEvidence(label=name) for name in names], Likeness({}))
 
 
 def about(*lines: str) -> tuple[str, str]:
@@ -313,19 +324,30 @@ def test_labels_that_mean_the_same_are_grouped():
 @pytest.mark.parametrize("seed", range(4))
 def test_groups_have_one_meaning_and_some_labels_stay_alone(seed):
     names = [label for concept in CONCEPTS for label in concept.paraphrases()]
-    text = ask(prompts.resolution_request(LabelKind.INTENT, names), Noise(unmerged=0.1), seed)
-    mapping, problem = read_groups(reply(text), names)
-    assert problem == ""
-    assert all(label_concept(canonical) == label_concept(label) for label, canonical in mapping.items())
-    alone = len({*mapping.values()}) - len(CONCEPTS)
+    text = ask(comparing(*names), Noise(unmerged=0.1), seed)
+    found = merges(text, *names)
+    assert found.problem == ""
+    assert all(label_concept(canonical) == label_concept(label) for label, canonical in found.mapping.items())
+    alone = len(names) - len(found.mapping) - len(CONCEPTS)
     assert alone == pytest.approx(0.1 * len(names), rel=0.5)
 
 
 def test_a_group_is_named_by_its_shortest_member():
-    [group] = json.loads(ask(prompts.resolution_request(LabelKind.INTENT, ["search for hotel", "find hotel"])))[
-        "groups"
-    ]
+    [group] = json.loads(ask(comparing("search for hotel", "find hotel")))["groups"]
     assert group["canonical"] == "find hotel"
+
+
+def test_a_session_gets_the_label_of_its_meaning_or_keeps_its_own():
+    known = [LabelEvidence(label=name) for name in ("find hotel", "login problem")]
+    doubts = {
+        "s0": Doubt("I need a hotel in Rome", "login problem", ("find hotel",)),
+        "s1": Doubt("I need a hotel in Rome", "hotel search", ("find hotel",)),
+        "s2": Doubt("my alpaca is sick", "sick alpaca", ("find hotel",)),
+    }
+    request = prompts.reassignment_request(doubts, {one.label: one for one in known})
+    found = {item["id"]: item["label"] for item in json.loads(ask(request, noise=Noise(reuse=1)))["sessions"]}
+    assert found == {"s0": "find hotel", "s1": "hotel search", "s2": "sick alpaca"}
+    assert json.loads(ask(request, noise=Noise(reuse=0)))["sessions"][0]["label"] == "login problem"
 
 
 # Faults
@@ -349,18 +371,18 @@ def test_item_faults_remove_invent_or_repeat_a_session():
         ("missing_items", "1 labels missing, 0 invented, 0 in several"),
         ("invented_items", "0 labels missing, 1 invented, 0 in several"),
         ("duplicated_items", "0 labels missing, 0 invented, 2 in several"),
-        ("one_group", "all 5 labels in one group"),
+        ("one_group", "5 of 5 labels in one group"),
     ],
 )
 def test_the_job_rejects_faulty_groups(damage, problem):
     names = ["find hotel", "hotel search", "login problem", "pay bill", "flight search"]
-    text = ask(prompts.resolution_request(LabelKind.INTENT, names), damage=damage)
-    assert problem in read_groups(reply(text), names)[1]
+    text = ask(comparing(*names), damage=damage)
+    assert problem in merges(text, *names).problem
 
 
 def test_only_a_request_for_groups_shows_the_fault_one_group():
     requests = {
-        "groups": chat_traits(prompt(prompts.resolution_request(LabelKind.INTENT, ["x"]))),
+        "groups": chat_traits(prompt(comparing("x"))),
         "labels": chat_traits(prompt(prompts.classification_request({}, {}, {}))),
         "summary": chat_traits(prompt(prompts.condense_request((), 0, 1))),
     }
@@ -369,7 +391,7 @@ def test_only_a_request_for_groups_shows_the_fault_one_group():
 
 
 async def test_a_header_chooses_a_fault_of_groups(openai_client):
-    request = prompts.resolution_request(LabelKind.INTENT, ["find hotel", "login problem", "pay bill"])
+    request = comparing("find hotel", "login problem", "pay bill")
     form: Any = {"name": request.schema_name, "schema": request.response_schema, "strict": True}
     messages: Any = [{"role": message.role, "content": message.content} for message in request.messages]
     for fault, groups in (("", 3), ("one_group", 1), ("duplicated_items", 4)):
@@ -404,6 +426,6 @@ def test_a_grade_depends_on_shared_words_and_not_on_instructions():
 
 
 def test_a_prompt_without_a_json_object_fills_the_schema_generically():
-    request = prompts.resolution_request(LabelKind.INTENT, ["x"])
+    request = comparing("x")
     plain = Prompt("m", (Message("user", "no JSON at all"),), schema=prompt(request).schema)
     assert {*json.loads(Answers(7, 10**6).answer(plain, "").text)} == {"groups"}

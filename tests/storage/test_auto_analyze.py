@@ -44,8 +44,10 @@ def run_row(workspace: str = ACME, job: str = JOB, workflow: str = "workflow") -
     )
 
 
-def labels(intent: str, reason: str | None = None, location: str | None = None) -> SessionLabels:
-    return SessionLabels(intent=intent, transfer_reason=reason, drop_off_location=location, summary="As it was.")
+def labels(
+    intent: str, reason: str | None = None, location: str | None = None, summary: str = "As it was."
+) -> SessionLabels:
+    return SessionLabels(intent=intent, transfer_reason=reason, drop_off_location=location, summary=summary)
 
 
 class Run:
@@ -77,8 +79,9 @@ class Run:
         stream: int = 0,
         phase: Phase = Phase.PARALLEL,
         ends: int | None = None,
+        said: Mapping[int, str] = runs.NOTHING_SAID,
     ) -> int:
-        return (await self.call(runs.store_labels, found, runs.Place(phase, round_number, stream, ends))).new
+        return (await self.call(runs.store_labels, found, runs.Place(phase, round_number, stream, ends), said)).new
 
     async def end(self, number: int, stream: int = 0, *, takes_next: bool = False) -> runs.OpenBatch | None:
         """Label the last session of a batch, and return what follows from it."""

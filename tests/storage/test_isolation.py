@@ -19,6 +19,7 @@ import parley.storage
 from parley.client.generate import generate_input
 from parley.client.reading import read_session
 from parley.domain.auto_analyze.contract import LabelKind
+from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.auto_analyze.overview import Agreement
 from parley.domain.budgets import Period
 from parley.domain.conversation.context import RunningSummary
@@ -50,12 +51,15 @@ from parley.storage import (
     generations,
     jobs,
     knowledge,
+    label_consistency,
+    label_evidence,
     label_explorer,
     ledger,
     memories,
     outbox,
     paid_requests,
     phone_calls,
+    reassignments,
     reports,
     rubrics,
     run_overview,
@@ -299,6 +303,21 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         lambda tx, _: run_overview.quoted_sessions(tx, THEIRS, JOB, after=-1, limit=10),
         [],
     ),
+    "label_consistency.intents": (lambda tx, _: label_consistency.intents(tx, THEIRS, JOB, first=True), {}),
+    "label_consistency.copies": (lambda tx, _: label_consistency.copies(tx, THEIRS, JOB), []),
+    "label_evidence.sample": (lambda tx, _: label_evidence.sample(tx, THEIRS, JOB, LabelKind.INTENT, 10), {}),
+    "label_evidence.store_evidence": (
+        lambda tx, _: label_evidence.store_evidence(
+            tx, THEIRS, JOB, LabelKind.INTENT, [LabelEvidence(label="label", sessions=7)]
+        ),
+        None,
+    ),
+    "label_evidence.evidence": (lambda tx, _: label_evidence.evidence(tx, THEIRS, JOB, LabelKind.INTENT), []),
+    "label_evidence.first_sessions": (
+        lambda tx, _: label_evidence.first_sessions(tx, THEIRS, JOB, LabelKind.INTENT),
+        [],
+    ),
+    "label_evidence.merged_on": (lambda tx, _: label_evidence.merged_on(tx, THEIRS, JOB, LabelKind.INTENT, 0), {}),
     "label_explorer.examples": (
         lambda tx, _: label_explorer.examples(tx, THEIRS, JOB, LabelKind.INTENT, "label", after=-1, limit=10),
         [],
@@ -307,6 +326,11 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         lambda tx, _: label_explorer.origins(tx, THEIRS, JOB, LabelKind.INTENT, "label"),
         [],
     ),
+    "reassignments.batch": (lambda tx, _: reassignments.batch(tx, THEIRS, JOB, 0), []),
+    "reassignments.store": (lambda tx, _: reassignments.store(tx, THEIRS, JOB, {0: "label"}), None),
+    "reassignments.apply": (lambda tx, _: reassignments.apply(tx, THEIRS, JOB), 0),
+    "reassignments.intents_left": (lambda tx, _: reassignments.intents_left(tx, THEIRS, JOB), 0),
+    "reassignments.plan": (lambda tx, _: reassignments.plan(tx, THEIRS, JOB, 10), 0),
     "reports.over_time": (reading(daily_costs, "costs"), set()),
     "reports.summary": (reading(reports.summary, "total"), Spend()),
     "reports.daily": (reading(reports.daily, "total"), Spend()),

@@ -19,7 +19,7 @@ from parley.domain.auto_analyze.contract import DiscoveryTerms, ExportedSession,
 from parley.domain.errors import JobFailed, NotFound
 from parley.settings import Settings
 from parley.storage.database import Database
-from parley.storage.tables import AutoSession, PaidRequest
+from parley.storage.tables import AutoBatch, AutoSession, PaidRequest
 from tests.parts import SimulatorAdmin, running_workers
 
 SMALL = DiscoveryTerms(target_percentage=15, min_sessions=4, max_sessions=8)
@@ -79,7 +79,7 @@ class TestRuns:
         assert (statistics.sessions, statistics.labelled, statistics.discovery_sessions) == (40, 40, 6)
         assert statistics.rounds == statistics.sync_points == 3
         assert 0 < statistics.stream_utilisation <= 1
-        assert set(statistics.tokens_by_phase) == {Phase.DISCOVERY, Phase.PARALLEL, Phase.CONFLICTS}
+        assert {Phase.DISCOVERY, Phase.PARALLEL, Phase.CONFLICTS} <= set(statistics.tokens_by_phase)
         assert sum(statistics.tokens_by_phase.values()) == sum(line.tokens_total for line in report.costs.lines)
         assert await client.audit() == []
 
@@ -135,7 +135,7 @@ class TestRuns:
     ) -> None:
         plain = await start(client, path, chats(60), streams=3, max_staleness=1, run_name="plain")
         await plain.result()
-        await simulator.fault("slow", provider="openai", after=len(await simulator.requests()) + 3, times=1, hold=2)
+        await simulator.fault("slow", provider="openai", after=3, times=1, hold=2)
         uneven = await start(client, path, chats(60), streams=3, max_staleness=1, run_name="uneven")
         await uneven.result()
         assert await sessions_of(client, uneven) == await sessions_of(client, plain)
@@ -146,7 +146,7 @@ class TestRuns:
         plain = await start(client, path, chats(30), streams=3, max_staleness=0, run_name="plain")
         await plain.result()
         monkeypatch.setattr(known_labels, "WAIT_SECONDS", 0)
-        await simulator.fault("slow", provider="openai", after=len(await simulator.requests()) + 3, times=1, hold=2)
+        await simulator.fault("slow", provider="openai", after=3, times=1, hold=2)
         paused = await start(client, path, chats(30), streams=3, max_staleness=0, run_name="paused")
         statistics = (await paused.result()).statistics
         assert statistics is not None
@@ -176,9 +176,10 @@ class TestRuns:
     ) -> None:
         job = await start(client, path, chats(80), streams=2, max_staleness=max_staleness)
         await job.result()
-        batches = Counter({1: 0, 2: 0})
-        for stream in {(one.stream, one.round) for one in await sessions_of(client, job) if one.stream}:
-            batches[stream[0]] += 1
+        query = select(col(AutoBatch.stream)).where(col(AutoBatch.workspace_id) == client.workspace_id)
+        async with client.database.transaction() as tx:
+            batches = Counter((await tx.execute(query)).scalars())
+        assert batches.keys() == {1, 2}
         parent = await client.temporal.get_workflow_handle(job.id).describe()
         for number, count in batches.items():
             stream = client.temporal.get_workflow_handle(f"{job.id}/{parent.run_id[-8:]}/stream-{number}")
@@ -367,13 +368,13 @@ class TestFailures:
 
     @pytest.mark.usefixtures("worker")
     async def test_an_exhausted_budget_fails_the_run_and_keeps_its_labels(self, client: Client, path: Path) -> None:
-        job = await start(client, path, chats(60), budget_usd="0.002", wait_limit_seconds=1)
+        job = await start(client, path, chats(60), budget_usd="0.003", wait_limit_seconds=1)
         with pytest.raises(JobFailed) as failed:
             await job.result()
         assert failed.value.reason == "BudgetExhausted"
         report = await job.report()
         assert report.status == "failed"
-        assert report.costs.confirmed_usd <= 0.002
+        assert report.costs.confirmed_usd <= 0.003
         assert report.statistics is not None
         assert report.statistics.labelled > 0
 

@@ -34,7 +34,7 @@ class ConflictResolver:
         self._candidates = state.plan.candidates
 
     async def resolve(self, kind: LabelKind) -> None:
-        """Compare all labels in one request if they fit, else in chunks that are composed again on each level.
+        """Compare all labels in one request if they fit, else in chunks, level by level, until nothing is merged.
 
         If a chunk is too long for a candidate, the next level is cut for that candidate's context window.
         """
@@ -48,6 +48,7 @@ class ConflictResolver:
                 **STORAGE_STEP,
             )
             raise_if_cancelled()
+            self._state.add_conflicts(plan.spelled_alike, 0)
             first = ResolveStep(
                 job=self._job,
                 candidate=self._candidates[0],
@@ -56,11 +57,11 @@ class ConflictResolver:
                 chunk=0,
                 sized_for=sized_for,
             )
-            too_long_for = await self._resolve_level(first, plan.chunks)
+            ended = await self._resolve_level(first, plan.chunks)
             level += 1
-            if too_long_for:
-                sized_for, levels = tighter(sized_for, too_long_for), levels + 1
-            elif plan.chunks <= 1:
+            if ended.too_long_for:
+                sized_for, levels = tighter(sized_for, ended.too_long_for), levels + 1
+            elif plan.chunks <= 1 or not ended.merged:
                 return
 
     async def apply(self) -> None:
@@ -73,17 +74,19 @@ class ConflictResolver:
         )
         self._state.set_canonical(applied)
 
-    async def _resolve_level(self, first: ResolveStep, chunks: int) -> str:
-        """Compare the labels of each chunk. Returns the model that a chunk is too long for, or an empty string."""
+    async def _resolve_level(self, first: ResolveStep, chunks: int) -> ResolveOutcome:
+        """Compare the labels of each chunk. Returns how many were merged, or the model that a chunk is too long for."""
+        merged = 0
         for chunk in range(chunks):
             outcome = await self._resolve_chunk(first.model_copy(update={"chunk": chunk}))
             if outcome.too_long_for:
-                return outcome.too_long_for
+                return outcome
             problem = outcome.refused or outcome.problem
             if problem:
                 self._state.add_unmerged_chunk(first.kind, problem)
-            self._state.add_conflicts(outcome.found)
-        return ""
+            self._state.add_conflicts(outcome.found, outcome.kept_apart)
+            merged += outcome.merged
+        return ResolveOutcome(merged=merged)
 
     async def _resolve_chunk(self, first: ResolveStep) -> ResolveOutcome:
         """The outcome of the first usable reply, else of the last one."""

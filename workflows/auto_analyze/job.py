@@ -45,6 +45,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.auto_analyze.batches import BatchLabeller
     from workflows.auto_analyze.conflicts import ConflictResolver
     from workflows.auto_analyze.parallel import ParallelStreams
+    from workflows.auto_analyze.reassignment import Reassigner
     from workflows.auto_analyze.run_state import RunState, history_is_long
     from workflows.fallback import raise_if_cancelled
     from workflows.policies import BULK_STEP, LOCAL_STEP
@@ -52,7 +53,7 @@ with workflow.unsafe.imports_passed_through():
 
 @workflow.defn(name=WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
 class AutoAnalyze:
-    """Discover labels on a sample, label the rest in parallel streams, merge duplicate labels."""
+    """Discover labels on a sample, label the rest in parallel streams, merge duplicate labels, look again."""
 
     def __init__(self) -> None:
         self._state = RunState()
@@ -123,9 +124,12 @@ class AutoAnalyze:
     async def _analyse(self) -> AutoAnalyzeResult:
         await self._within_budget(self._discover)
         await self._within_budget(self._label_in_streams)
-        await self._copy_labels()
-        await self._within_budget(self._resolve_conflicts)
-        await self._merge()
+        if self._state.reassignment is None:
+            await self._copy_labels()
+            await self._within_budget(self._resolve_conflicts)
+            await self._merge()
+        if self._state.reassigns(self._job.input):
+            await self._reassign()
         return await self._finish()
 
     async def _within_budget(self, phase: Callable[[], Awaitable[None]]) -> None:
@@ -165,7 +169,7 @@ class AutoAnalyze:
 
     async def _set_budget(self, budget_usd: Decimal) -> None:
         """Set what the run may spend now: merging has its part only when it begins."""
-        merges = self._state.phase in (Phase.CONFLICTS, Phase.FINISH)
+        merges = self._state.phase in (Phase.CONFLICTS, Phase.REASSIGNMENT, Phase.FINISH)
         step = SetBudget(job=self._job, budget_usd=budget_usd - (0 if merges else self._state.plan.set_aside_usd))
         try:
             await workflow.execute_local_activity_method(
@@ -275,6 +279,15 @@ class AutoAnalyze:
     async def _merge(self) -> None:
         """Write the canonical labels to all sessions."""
         await ConflictResolver(self._job, self._state).apply()
+
+    async def _reassign(self) -> None:
+        """Look again at the intents that are in doubt, now that all labels are known.
+
+        The run does not park for it: if the budget is used up, the other sessions keep their labels.
+        """
+        self._state.start_phase(Phase.REASSIGNMENT)
+        if not await Reassigner(self._job, self._state).run():
+            await self._continue_as_new()
 
     async def _finish(self) -> AutoAnalyzeResult:
         self._state.start_phase(Phase.FINISH)

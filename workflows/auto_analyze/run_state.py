@@ -14,6 +14,7 @@ with workflow.unsafe.imports_passed_through():
     from parley.domain.auto_analyze.batching import discovery_width
     from parley.domain.auto_analyze.contract import (
         AppliedConflicts,
+        AppliedReassignment,
         AutoAnalyzeInput,
         AutoAnalyzeProgress,
         BatchReport,
@@ -21,6 +22,8 @@ with workflow.unsafe.imports_passed_through():
         Phase,
         Plan,
         PlannedBatches,
+        ReassignmentPlan,
+        ReassignOutcome,
         RunControls,
         RunProgress,
         RunSnapshot,
@@ -58,6 +61,7 @@ class RunState:
     discovered: int = 0
     planned: PlannedBatches | None = None
     sequential: bool = False
+    labelled_by_streams: int = 0
     kinds_resolved: int = 0
     refused_in_a_row: int = 0
     paused: bool = False
@@ -75,7 +79,12 @@ class RunState:
     new_labels: int = 0
     labels_left_out: int = 0
     conflicts_found: int = 0
+    kept_apart: int = 0
     unmerged_chunks: int = 0
+    reassignment: ReassignmentPlan | None = None
+    next_reassignment: int = 0
+    looked_at: int = 0
+    reassigned: int = 0
     canonical_labels: dict[LabelKind, int] = field(default_factory=dict[LabelKind, int])
     canonical_mappings: dict[LabelKind, int] = field(default_factory=dict[LabelKind, int])
     tokens: int = 0
@@ -86,7 +95,6 @@ class RunState:
     phase: Phase = Phase.PREPARE
     phase_started_at: datetime = field(default_factory=workflow.now)
     phase_first_done: int = 0
-    labelled_by_streams: int = 0
     rate: float = 0.0
     seconds_left: float | None = None
     note: str = ""
@@ -128,6 +136,10 @@ class RunState:
     @property
     def _held(self) -> Literal["", "paused", "budget"]:
         return "paused" if self.paused else "budget" if self.over_budget else ""
+
+    def reassigns(self, given: AutoAnalyzeInput) -> bool:
+        """Whether sessions in doubt are looked at again. What a look has found already is applied in any case."""
+        return given.reassign and (not self.finishing or self.reassignment is not None)
 
     @property
     def discovery_pending(self) -> bool:
@@ -236,8 +248,9 @@ class RunState:
     def add_retry(self) -> None:
         self.retries += 1
 
-    def add_conflicts(self, found: int) -> None:
+    def add_conflicts(self, found: int, kept_apart: int) -> None:
         self.conflicts_found += found
+        self.kept_apart += kept_apart
 
     def add_unmerged_chunk(self, kind: LabelKind, problem: str) -> None:
         self.unmerged_chunks += 1
@@ -245,6 +258,18 @@ class RunState:
 
     def set_canonical(self, applied: AppliedConflicts) -> None:
         self.canonical_labels, self.canonical_mappings = applied.canonical_labels, applied.canonical_mappings
+
+    def add_reassignment(self, outcome: ReassignOutcome) -> None:
+        """Count a batch of sessions that were looked at again."""
+        self.looked_at += outcome.looked_at
+        self.add_usage(outcome)
+        problem = outcome.refused or outcome.problem
+        if problem:
+            self.add_warning(f"some sessions keep their intent: {problem}")
+
+    def set_reassigned(self, applied: AppliedReassignment) -> None:
+        self.reassigned = applied.sessions
+        self.canonical_labels = {**self.canonical_labels, LabelKind.INTENT: applied.intents}
 
     def add_stream_failure(self, problem: str, *, tolerated: int) -> None:
         """Count a stream that failed. After `tolerated` failures the rest is labelled sequentially."""
@@ -298,7 +323,10 @@ class RunState:
             canonical_mappings=self.canonical_mappings,
             conflicts_found=self.conflicts_found,
             conflicts_resolved=sum(self.canonical_mappings.values()),
+            kept_apart=self.kept_apart,
             unmerged_chunks=self.unmerged_chunks,
+            looked_at=self.looked_at,
+            reassigned=self.reassigned,
             warnings=self.last_warnings,
         )
 

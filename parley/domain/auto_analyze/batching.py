@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from parley.domain.auto_analyze.contract import MAX_ASKS, Batch, ClassifyOutcome, LabelKind
+from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.capabilities import UNKNOWN_MODEL, narrower, window
 from parley.domain.chat import ChatMessage
 
@@ -18,8 +19,8 @@ REPLY_TOKENS_BASE = 200
 INSTRUCTION_TOKENS = 900
 # A comparison has each label in the prompt once, and in the reply as a member and perhaps as the canonical name.
 RESOLVE_TOKENS_PER_LABEL = 40
-# With more labels in one request, models begin to drop some.
-MAX_LABELS_AT_ONCE = 150
+# A better label is an id and a label.
+CHOICE_TOKENS_PER_SESSION = 40
 # Tokenisers differ; the count at import is by one of them.
 TOKEN_MARGIN = 1.2
 # Known labels may take this share of the context window. A label in a prompt is its words, quotes and a comma.
@@ -66,12 +67,36 @@ def resolution_tokens(labels: int) -> int:
     return REPLY_TOKENS_BASE + RESOLVE_TOKENS_PER_LABEL * labels
 
 
-def labels_at_once(model: str) -> int:
+def choice_tokens(sessions: int) -> int:
+    """The output tokens to allow for the better labels of so many sessions."""
+    return REPLY_TOKENS_BASE + CHOICE_TOKENS_PER_SESSION * sessions
+
+
+class ComparisonRoom(NamedTuple):
+    """What one request has room for: so many `labels` in the reply, and so many `tokens` of labels in all."""
+
+    labels: int
+    tokens: int
+
+
+def comparison_room(model: str) -> ComparisonRoom:
     """How many labels a model can compare in one request, by its longest reply and its context window."""
     room = window(model)
     by_reply = (room.reply - REPLY_TOKENS_BASE) // RESOLVE_TOKENS_PER_LABEL
-    by_window = (room.context - INSTRUCTION_TOKENS - REPLY_TOKENS_BASE) // (2 * RESOLVE_TOKENS_PER_LABEL)
-    return min(MAX_LABELS_AT_ONCE, by_reply, by_window)
+    tokens = int((room.context - INSTRUCTION_TOKENS - REPLY_TOKENS_BASE) / TOKEN_MARGIN)
+    return ComparisonRoom(by_reply, tokens)
+
+
+def compared_at_once(labels: Sequence[LabelEvidence], model: str) -> bool:
+    """Whether a model can compare these labels in one request."""
+    room = comparison_room(model)
+    return len(labels) <= room.labels and sum(map(comparison_tokens, labels)) <= room.tokens
+
+
+def comparison_tokens(label: LabelEvidence) -> int:
+    """The tokens of a label in a comparison: in the prompt with its evidence, and in the reply."""
+    shown = json.dumps(label.model_dump(mode="json"), ensure_ascii=False)
+    return len(shown.encode()) // BYTES_PER_LABEL_TOKEN + RESOLVE_TOKENS_PER_LABEL
 
 
 def tokens_of_labels(known: Mapping[LabelKind, Sequence[str]]) -> int:
@@ -79,9 +104,19 @@ def tokens_of_labels(known: Mapping[LabelKind, Sequence[str]]) -> int:
     return len(json.dumps(list(known.values()), ensure_ascii=False).encode()) // BYTES_PER_LABEL_TOKEN
 
 
+def kind_room(model: str) -> int:
+    """The tokens that the known labels of one kind may take."""
+    return int(window(model).context * LABEL_SHARE / len(LabelKind))
+
+
+def evidence_room(model: str) -> int:
+    """The tokens that the evidence of the nearest labels may take, of those for intents."""
+    return kind_room(model) // 2
+
+
 def labels_that_fit(known: Mapping[LabelKind, Sequence[str]], model: str) -> dict[LabelKind, list[str]]:
     """The known labels that fit `LABEL_SHARE` of the context window: of each kind, those that were found first."""
-    room = int(window(model).context * LABEL_SHARE / len(LabelKind))
+    room = kind_room(model)
     fitting: dict[LabelKind, list[str]] = {}
     for kind, labels in known.items():
         sizes = accumulate(tokens_of_labels({kind: [label]}) + 1 for label in labels)

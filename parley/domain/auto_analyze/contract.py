@@ -12,6 +12,7 @@ repeated because its reply could not be used:
     {job_key}/round-{round}/sessions-{first}-{last}/ask-{ask}/{digest}
     {job_key}/round-{round}/condense/{ordinal}/for-{model}/part-{part}
     {job_key}/conflicts/{kind}/level-{level}/for-{model}/chunk-{chunk}/ask-{ask}
+    {job_key}/reassignment/batch-{batch}/for-{model}/part-{part}
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from typing import Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
+from parley.domain.auto_analyze.consistency import Consistency
 from parley.domain.chat import ChatSession, Containment
 from parley.domain.model import Model, Text, WorkspaceId
 from parley.domain.requests import MAX_WAIT_LIMIT_SECONDS, ByName
@@ -50,7 +52,17 @@ class Phase(StrEnum):
     DISCOVERY = "discovery"
     PARALLEL = "parallel streams"
     CONFLICTS = "conflict resolution"
+    REASSIGNMENT = "re-assignment"
     FINISH = "finish"
+
+
+# The phase of a paid request by the first word of its step, as in the request ids above.
+PHASE_OF_STEP = {
+    "discovery": Phase.DISCOVERY,
+    "round": Phase.PARALLEL,
+    "conflicts": Phase.CONFLICTS,
+    "reassignment": Phase.REASSIGNMENT,
+}
 
 
 class DiscoveryTerms(Model):
@@ -80,7 +92,8 @@ class AutoAnalyzeInput(ByName):
     before it, so that streams need not wait for each other; 0 waits after each round. None has no bound: a request
     contains the newest labels, a free stream takes the next batch, and the labels depend on timing. `seed` selects the
     sample: the same seed and the same replies give the same labels, unless `max_staleness` is None.
-    `wait_limit_seconds`: how long a step waits for a provider while all are down.
+    `wait_limit_seconds`: how long a step waits for a provider while all are down. `reassign`: look at the intents that
+    are in doubt again after merging.
     """
 
     workspace_id: WorkspaceId
@@ -93,6 +106,7 @@ class AutoAnalyzeInput(ByName):
     seed: int = 7
     budget_usd: Decimal = Field(default=DEFAULT_BUDGET_USD, gt=0, lt=10**12)  # what the ledger can store
     wait_limit_seconds: int = Field(default=DEFAULT_WAIT_LIMIT_SECONDS, gt=0, le=MAX_WAIT_LIMIT_SECONDS)
+    reassign: bool = True
     debug: bool = False
     snapshot: "RunSnapshot | None" = Field(default=None, description="set by the workflow when it continues as new")
 
@@ -314,17 +328,26 @@ class ResolveStep(Model):
 
 
 class ResolveOutcome(RequestOutcome):
-    """`found`: how many labels the reply calls duplicates. `problem`: why the reply cannot be used; empty if it can."""
+    """`found`: how many labels the reply calls duplicates. `problem`: why the reply cannot be used; empty if it can.
+
+    `merged`: how many of them are merged. `kept_apart`: how many are not, because their examples differ.
+    """
 
     problem: str = ""
     found: int = 0
+    merged: int = 0
+    kept_apart: int = 0
 
 
 class ConflictPlan(Model):
-    """How many labels of a kind are compared on a level, and in how many chunks."""
+    """How many labels of a kind are compared on a level, and in how many chunks.
+
+    `spelled_alike`: labels that were merged because they are only written differently.
+    """
 
     labels: int
     chunks: int
+    spelled_alike: int = 0
 
 
 class PlanConflicts(Model):
@@ -347,6 +370,62 @@ class AppliedConflicts(Model):
 
     canonical_labels: dict[LabelKind, int]
     canonical_mappings: dict[LabelKind, int]
+
+
+class PlanReassignment(Model):
+    """Put the sessions that are looked at again into batches."""
+
+    job: Job
+
+
+class ReassignmentPlan(Model):
+    """How many batches there are."""
+
+    batches: int
+
+
+class ReassignStep(Model):
+    """Look again at the intents of one batch of sessions that are in doubt. `sized_for`: as in `ClassifyStep`."""
+
+    job: Job
+    candidate: Candidate
+    batch: int
+    sized_for: str
+
+    def request_step(self, part: int) -> str:
+        return f"reassignment/batch-{self.batch}/{_sized(self.sized_for)}/part-{part}"
+
+
+class ReassignOutcome(RequestOutcome):
+    """How many sessions were looked at, and how many get another label. `problem`: of the last reply without use."""
+
+    looked_at: int = 0
+    better: int = 0
+    problem: str = ""
+
+    def plus(self, usage: StepUsage, *, better: int, problem: str) -> "ReassignOutcome":
+        """The outcome with one more request."""
+        return self.model_copy(
+            update={
+                "tokens": self.tokens + usage.tokens,
+                "cost_usd": self.cost_usd + usage.cost_usd,
+                "better": self.better + better,
+                "problem": problem or self.problem,
+            }
+        )
+
+
+class ApplyReassignment(Model):
+    """Give the sessions their better labels, in one transaction."""
+
+    job: Job
+
+
+class AppliedReassignment(Model):
+    """How many sessions have another intent than after merging, and how many intents are left."""
+
+    sessions: int
+    intents: int
 
 
 class BatchReport(StepUsage):
@@ -426,11 +505,15 @@ class StreamWaiting(Model):
 class Statistics(Model):
     """The counters of a run.
 
-    `conflicts_found`: labels that a reply called duplicates, also where the reply could not be used.
+    `conflicts_found`: labels that a reply called duplicates, also where the reply could not be used, and labels that
+    are only written differently.
     `conflicts_resolved`: labels that were mapped to a canonical one, by kind in `canonical_mappings`.
+    `kept_apart`: labels that a reply called duplicates, and whose examples differ.
     `unmerged_chunks`: comparisons without a usable reply. `refused`: sessions that every provider refused.
     `copies`: sessions that have the labels of another one with the same transcript, and were not sent to a model.
     `labels_left_out`: the most known labels that a request had no room for, because the context window is small.
+    `looked_at`: sessions whose intent was in doubt and was looked at again, `reassigned`: those that got another one.
+    `consistency`: None for a run that ended early.
     `stream_utilisation`: the time that streams spent on batches, as a share from 0 to 1. `cost_usd`: of all paid
     requests, uncertain cost included. `warnings`: the last three.
     """
@@ -454,7 +537,11 @@ class Statistics(Model):
     canonical_mappings: dict[LabelKind, int] = Field(default_factory=dict)
     conflicts_found: int = 0
     conflicts_resolved: int = 0
+    kept_apart: int = 0
     unmerged_chunks: int = 0
+    looked_at: int = 0
+    reassigned: int = 0
+    consistency: Consistency | None = None
     tokens_by_phase: dict[Phase, int] = Field(default_factory=dict)
     cost_usd: Decimal = Decimal(0)
     warnings: tuple[str, ...] = ()
@@ -595,8 +682,9 @@ class LabelOrigin(Model):
 class ExportedSession(Model):
     """One labelled session as it is exported: its canonical labels and the original ones.
 
-    `round` and `stream` labelled it, both counted from 1; they are None for a session of the discovery. `by_rule`: it
-    has no user text and was labelled without a model.
+    `reassigned_from`: the intent that it had after merging, if the second look gave it another one. `round` and
+    `stream` labelled it, both counted from 1; they are None for a session of the discovery. `by_rule`: it has no user
+    text and was labelled without a model.
     """
 
     session_id: str
@@ -609,6 +697,7 @@ class ExportedSession(Model):
     original_intent: str | None
     original_transfer_reason: str | None
     original_drop_off_location: str | None
+    reassigned_from: str | None = None
     fallback: bool
     by_rule: bool
     phase: str | None
@@ -620,8 +709,9 @@ class RunSnapshot(Model):
     """The state that one segment of a run passes to the next when it continues as new.
 
     `planned`: the batches of the streams; None before they are cut. `sequential`: the batches that are left are
-    labelled one after the other. `kinds_resolved`: kinds of labels that are compared. `refused_in_a_row`: sessions
-    refused since one was labelled.
+    labelled one after the other. `labelled_by_streams`: sessions, with copies. `kinds_resolved`: kinds of labels that
+    are compared. `reassignment`: None before labels are merged. `next_reassignment`: the next batch of it.
+    `refused_in_a_row`: sessions refused since one was labelled.
     """
 
     plan: Plan
@@ -631,6 +721,7 @@ class RunSnapshot(Model):
     discovered: int
     planned: PlannedBatches | None
     sequential: bool
+    labelled_by_streams: int
     kinds_resolved: int
     refused_in_a_row: int
     paused: bool
@@ -647,7 +738,14 @@ class RunSnapshot(Model):
     new_labels: int
     labels_left_out: int
     conflicts_found: int
+    kept_apart: int
     unmerged_chunks: int
+    canonical_labels: dict[LabelKind, int]
+    canonical_mappings: dict[LabelKind, int]
+    reassignment: ReassignmentPlan | None
+    next_reassignment: int
+    looked_at: int
+    reassigned: int
     tokens: int
     cost_usd: Decimal
     warnings: int

@@ -6,13 +6,15 @@ from typing import NamedTuple
 
 from parley.domain.auto_analyze.batching import (
     DISCOVERY_SESSIONS,
+    RESOLVE_TOKENS_PER_LABEL,
+    comparison_room,
     cuts,
     discovery_rounds,
     even_quota,
-    labels_at_once,
     resolution_tokens,
 )
 from parley.domain.auto_analyze.contract import AutoAnalyzeInput, LabelKind, Phase
+from parley.domain.auto_analyze.nearest import NEAREST
 from parley.domain.auto_analyze.prompts import LABEL_SYSTEM, RESOLVE_SYSTEM
 from parley.domain.auto_analyze.sampling import SessionFacts, processing_order
 from parley.domain.model import Model
@@ -23,6 +25,8 @@ from parley.domain.tokens import count_tokens
 # Measured on the sample of 379 sessions: the labels of all kinds before they are merged, the tokens of a label in a
 # prompt, of a session beside its messages, and of its labels in the reply. Data with more labels costs more.
 LABELS, LABEL_TOKENS, TOKENS_BESIDE_MESSAGES, LABELS_OF_A_SESSION = 90, 6, 30, 65
+# The tokens of a label's evidence in a comparison, and in a request for labels.
+EVIDENCE_TOKENS, NEAREST_TOKENS = 115, 60
 
 
 class PhaseEstimate(Model):
@@ -132,7 +136,8 @@ def _streams(tokens: Sequence[int], given: AutoAnalyzeInput, model: str) -> _Wor
 
 
 def _labelling(phase: Phase, tokens: Sequence[int], requests: int, rounds: int, labels: int) -> _Work:
-    sent_with_each = count_tokens(LABEL_SYSTEM) + labels * LABEL_TOKENS
+    nearest = min(NEAREST * -(-len(tokens) // max(requests, 1)), labels // len(LabelKind))
+    sent_with_each = count_tokens(LABEL_SYSTEM) + labels * LABEL_TOKENS + nearest * NEAREST_TOKENS
     sent = sum(tokens) + len(tokens) * TOKENS_BESIDE_MESSAGES + requests * sent_with_each
     return _Work(phase, requests, rounds, sent, len(tokens) * LABELS_OF_A_SESSION)
 
@@ -140,8 +145,10 @@ def _labelling(phase: Phase, tokens: Sequence[int], requests: int, rounds: int, 
 def _conflicts(model: str) -> _Work:
     """Each kind is compared on its own. A reply has each label as a member, and some as the canonical name."""
     by_kind = -(-LABELS // len(LabelKind))
-    requests = len(LabelKind) * -(-by_kind // labels_at_once(model))
-    sent = requests * count_tokens(RESOLVE_SYSTEM) + LABELS * LABEL_TOKENS
+    room, in_prompt = comparison_room(model), LABEL_TOKENS + EVIDENCE_TOKENS
+    at_once = min(room.labels, room.tokens // (in_prompt + RESOLVE_TOKENS_PER_LABEL))
+    requests = len(LabelKind) * -(-by_kind // at_once)
+    sent = requests * count_tokens(RESOLVE_SYSTEM) + LABELS * in_prompt
     return _Work(Phase.CONFLICTS, requests, requests, sent, 2 * LABELS * LABEL_TOKENS)
 
 
@@ -176,7 +183,7 @@ def set_aside_usd(budget_usd: Decimal, rates: Rates) -> Decimal:
     """
     by_kind = -(-LABELS // len(LabelKind))
     replies = len(LabelKind) * resolution_tokens(by_kind)
-    sent = len(LabelKind) * count_tokens(RESOLVE_SYSTEM) + LABELS * LABEL_TOKENS
+    sent = len(LabelKind) * count_tokens(RESOLVE_SYSTEM) + LABELS * (LABEL_TOKENS + EVIDENCE_TOKENS)
     return min(cost(Usage(input_tokens=sent, output_tokens=replies), rates), budget_usd / 4)
 
 

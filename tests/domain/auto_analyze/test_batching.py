@@ -6,8 +6,9 @@ import pytest
 from parley.domain.auto_analyze.batching import (
     INSTRUCTION_TOKENS,
     LABEL_SHARE,
-    MAX_LABELS_AT_ONCE,
     batch_size,
+    compared_at_once,
+    comparison_room,
     cuts,
     discovery_round,
     discovery_rounds,
@@ -15,7 +16,6 @@ from parley.domain.auto_analyze.batching import (
     fits,
     halves,
     label_room,
-    labels_at_once,
     labels_that_fit,
     left_out,
     parts,
@@ -26,6 +26,7 @@ from parley.domain.auto_analyze.batching import (
     tokens_of_labels,
 )
 from parley.domain.auto_analyze.contract import Batch, LabelKind
+from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.auto_analyze.prompts import classification_request, condense_request, resolution_request, transcript
 from parley.domain.capabilities import SIZES, UNKNOWN_MODEL, narrower, window
 from parley.domain.chat import ChatMessage
@@ -242,16 +243,25 @@ def test_few_labels_all_fit():
 
 @pytest.mark.parametrize("model", SIZES)
 def test_the_labels_that_are_compared_at_once_fit_the_reply_and_the_window(model: str):
-    labels = labels_at_once(model)
-    assert 50 <= labels <= MAX_LABELS_AT_ONCE
-    assert resolution_tokens(labels) <= window(model).reply
-    request = resolution_request(LabelKind.INTENT, [f"a label of some words {at:03}" for at in range(labels)])
+    many = [
+        LabelEvidence(
+            label=f"a label of some words {at:03}",
+            sessions=at,
+            definition="The user wants to know where the card is that was ordered two weeks ago.",
+            examples=("Where is my card? It was sent on Monday.", "I am still waiting for the card that I ordered."),
+        )
+        for at in range(1000)
+    ]
+    fitting = next(many[:count] for count in range(1000, 0, -1) if compared_at_once(many[:count], model))
+    assert len(fitting) >= 15
+    assert resolution_tokens(len(fitting)) <= window(model).reply
+    request = resolution_request(LabelKind.INTENT, fitting)
     prompt = sum(count_tokens(message.content) for message in request.messages)
     assert prompt + request.max_tokens <= window(model).context
 
 
-def test_a_wide_window_compares_more_labels_at_once():
-    assert labels_at_once("gpt-4o") == MAX_LABELS_AT_ONCE > labels_at_once("gpt-3.5-turbo")
+def test_the_reply_limits_the_labels_of_a_wide_window():
+    assert comparison_room("gpt-4o-mini").labels == 395
 
 
 def test_if_the_narrower_window_is_not_known_the_default_is_used():

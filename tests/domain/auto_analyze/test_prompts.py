@@ -6,6 +6,7 @@ import pytest
 
 from parley.domain.auto_analyze.batching import INSTRUCTION_TOKENS, reply_tokens
 from parley.domain.auto_analyze.contract import LabelKind
+from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.auto_analyze.prompts import (
     CONDENSED_SCHEMA,
     GROUP_SCHEMA,
@@ -70,6 +71,7 @@ def test_a_batch_names_its_sessions_its_labels_and_nothing_else():
     assert request.messages[0].content == LABEL_SYSTEM
     assert material(request) == {
         "known_labels": {"intent": ["billing dispute", "lost parcel"], "transfer_reason": ["refund approval"]},
+        "nearest_labels": {"intent": []},
         "sessions": [
             {"id": "s4", "containment": "agent", "transcript": "user: my invoice is wrong"},
             {"id": "s5", "containment": "dropOff", "transcript": "user: where is it"},
@@ -77,6 +79,15 @@ def test_a_batch_names_its_sessions_its_labels_and_nothing_else():
     }
     assert "real-id" not in request.messages[1].content
     assert (request.response_schema, request.max_tokens) == (LABEL_SCHEMA, reply_tokens(2))
+
+
+def test_the_nearest_labels_have_a_definition_and_an_example():
+    near = LabelEvidence(label="lost parcel", definition="It is late.", examples=("where is it", "lost"))
+    found = material(classification_request({}, KNOWN, {}, [near, LabelEvidence(label="refund")]))
+    assert found["nearest_labels"]["intent"] == [
+        {"label": "lost parcel", "definition": "It is late.", "example": "where is it"},
+        {"label": "refund", "definition": "", "example": ""},
+    ]
 
 
 def test_the_instructions_fit_the_tokens_that_are_reserved_for_them():
@@ -148,8 +159,10 @@ def test_letters_are_sent_without_escapes():
 @pytest.mark.parametrize("kind", LabelKind)
 def test_duplicates_are_requested_by_kind(kind: LabelKind):
     labels = [f"label {at}" for at in range(150)]
-    request = resolution_request(kind, labels)
-    assert material(request) == {"labels": labels}
+    shown = [LabelEvidence(label=name, sessions=3, definition="what", examples=("a", "b")) for name in labels]
+    request = resolution_request(kind, shown)
+    evidence = {"sessions": 3, "definition": "what", "examples": ["a", "b"]}
+    assert material(request) == {"labels": labels, "evidence": dict.fromkeys(labels, evidence)}
     assert kind.value.replace("_", " ") in request.messages[0].content
     alone = {"groups": [{"canonical": label, "members": [label]} for label in labels]}
     assert count_tokens(json.dumps(alone, indent=2)) <= request.max_tokens

@@ -1,0 +1,64 @@
+"""The sessions of a batch whose intents are in doubt, and the labels that they choose from."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+
+from temporalio import activity
+
+from activities.auto_analyze.evidence import LAST_LEVEL, canonical_evidence
+from parley.domain.auto_analyze.batching import choice_tokens, comparison_room, comparison_tokens
+from parley.domain.auto_analyze.contract import Job, LabelKind, ReassignStep
+from parley.domain.auto_analyze.evidence import opening
+from parley.domain.auto_analyze.reassigning import Choices, Doubt, parts
+from parley.domain.capabilities import window
+from parley.domain.chat import ChatMessage
+from parley.storage import reassignments
+from parley.storage.database import Database
+
+# The sessions that one step looks through. Those that are not in doubt are not sent.
+SESSIONS_AT_ONCE = 40
+# What a session takes in a request: what its user said, and its label.
+SESSION_TOKENS = 120
+# Of so many runs, a worker keeps the labels to choose from.
+KEPT_RUNS = 4
+
+
+class KnownChoices:
+    """The labels to choose from, by run. They do not change while sessions are looked at."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, str, str], Choices] = OrderedDict()
+        self._reading = asyncio.Lock()
+
+    async def of(self, database: Database, job: Job) -> Choices:
+        # A run that is reset may have other labels.
+        key = (job.input.workspace_id, job.job_key, activity.info().workflow_run_id or "")
+        async with self._reading:
+            if key not in self._kept:
+                labels = await canonical_evidence(database, job, LabelKind.INTENT, LAST_LEVEL)
+                self._kept[key] = await asyncio.to_thread(Choices, labels)
+                while len(self._kept) > KEPT_RUNS:
+                    self._kept.popitem(last=False)
+        return self._kept[key]
+
+
+async def doubts_of(database: Database, step: ReassignStep, choices: Choices) -> dict[int, Doubt]:
+    """The sessions of a batch whose intents are in doubt, by ordinal."""
+    async with database.reads() as tx:
+        sessions = await reassignments.batch(tx, step.job.input.workspace_id, step.job.job_key, step.batch)
+    found: dict[int, Doubt] = {}
+    for session in sessions:
+        said = opening([ChatMessage.model_validate(message) for message in session.messages])
+        doubt = choices.doubt(said, session.intent)
+        if doubt is not None:
+            found[session.ordinal] = doubt
+    return found
+
+
+def doubts_at_once(doubts: Mapping[int, Doubt], choices: Choices, sized_for: str) -> Iterator[dict[int, Doubt]]:
+    """Cut doubts into requests that fit a model."""
+    most = window(sized_for).cap
+    room = comparison_room(sized_for).tokens - choice_tokens(most) - most * SESSION_TOKENS
+    costs = {label: comparison_tokens(one) for label, one in choices.labels.items()}
+    return parts(doubts, costs, room, most)

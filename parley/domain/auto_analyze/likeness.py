@@ -1,0 +1,102 @@
+"""How alike texts are by their words. No model is needed, and every worker finds the same neighbours.
+
+A text is a vector of its terms, weighted by how rare they are among all texts; the likeness of two texts is the cosine
+of their vectors, from 0 to 1. A term is a word, the beginning of a long word, so that "declined" and "declines" share
+one, or two characters of a script that has no blanks between words.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
+from math import log, sqrt
+
+# One term for each character of scripts without blanks, and one for each word of others.
+WORDS = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]|[^\W_]+(?:['’][^\W_]+)?")
+STEM, LONG = 4, 6
+# A term of more texts than this share says nothing. Of a few texts, each term is worth something.
+COMMON_SHARE, FEW_TEXTS = 0.5, 8
+Vector = Mapping[str, float]
+
+
+def terms(text: str) -> Iterator[str]:
+    """The terms of a text."""
+    words = WORDS.findall(text.lower())
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
+        yield word
+        if len(word) >= LONG:
+            yield f"{word[:STEM]}…"
+        if len(word) == 1 and len(following) == 1 and not word.isascii():
+            yield word + following
+
+
+class Likeness:
+    """Compares texts by name with each other, and with further texts.
+
+    Args:
+        texts: the texts by name. Their order decides between equally near ones.
+    """
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        counted = {name: Counter(terms(text)) for name, text in texts.items()}
+        found_in = Counter(term for counts in counted.values() for term in counts)
+        most = max(len(texts) * COMMON_SHARE, FEW_TEXTS)
+        self._rarity = {term: log(1 + len(texts) / count) for term, count in found_in.items() if count <= most}
+        self._vectors = {name: self._vector(counts) for name, counts in counted.items()}
+        self._names = [*texts]
+        self._holders: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
+        for place, name in enumerate(self._names):
+            for term, weight in self._vectors[name].items():
+                self._holders[term].append((place, weight))
+
+    def of(self, one: str, other: str) -> float:
+        """The likeness of two of the texts."""
+        return cosine(self._vectors[one], self._vectors[other])
+
+    def vector(self, text: str) -> Vector:
+        """The vector of a further text. Terms that no text has do not count."""
+        return self._vector(Counter(terms(text)))
+
+    def nearest(self, text: str, count: int) -> list[tuple[str, float]]:
+        """The names of the most alike texts with their likeness above 0, the most alike first."""
+        return self._nearest(self.vector(text), count)
+
+    def neighbours(self, name: str, count: int) -> list[tuple[str, float]]:
+        """The texts that are most alike to one of them, without itself."""
+        return [found for found in self._nearest(self._vectors[name], count + 1) if found[0] != name][:count]
+
+    def _nearest(self, vector: Vector, count: int) -> list[tuple[str, float]]:
+        sums: defaultdict[int, float] = defaultdict(float)
+        for term, weight in vector.items():
+            for place, held in self._holders.get(term, ()):
+                sums[place] += weight * held
+        ranked = sorted(sums.items(), key=lambda found: (-found[1], found[0]))
+        return [(self._names[place], likeness) for place, likeness in ranked[:count]]
+
+    def _vector(self, counts: Counter[str]) -> dict[str, float]:
+        rarity = self._rarity
+        weights = {term: (1 + log(count)) * rarity[term] for term, count in counts.items() if term in rarity}
+        length = sqrt(sum(weight**2 for weight in weights.values()))
+        return {term: weight / length for term, weight in weights.items()}
+
+
+def cosine(one: Vector, other: Vector) -> float:
+    """The likeness of two vectors of length 1."""
+    small, large = sorted((one, other), key=len)
+    return sum(weight * large.get(term, 0.0) for term, weight in small.items())
+
+
+def central(texts: Sequence[str], count: int) -> list[str]:
+    """The texts that are most alike to all of them, without repetitions: those that stand for all best."""
+    distinct = [*dict.fromkeys(texts)]
+    if len(distinct) <= count:
+        return distinct
+    compared = Likeness({str(place): text for place, text in enumerate(texts)})
+    vectors = [compared.vector(text) for text in distinct]
+    weights = Counter(texts)
+    middle: defaultdict[str, float] = defaultdict(float)
+    for text, vector in zip(distinct, vectors, strict=True):
+        for term, weight in vector.items():
+            middle[term] += weight * weights[text]
+    near = {text: cosine(vector, middle) for text, vector in zip(distinct, vectors, strict=True)}
+    return sorted(distinct, key=lambda text: -near[text])[:count]

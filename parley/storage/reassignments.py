@@ -1,0 +1,139 @@
+"""The second look at the sessions of a run: which sessions are looked at together, and the labels that they get."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from sqlalchemy import ARRAY, Integer, String, cast, func, literal, select, update
+from sqlalchemy.dialects.postgresql import JSONPATH, aggregate_order_by, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+from sqlmodel import col
+
+from parley.storage.auto_analyze import CHAT_OF_SESSION, RUN_OF_SESSION
+from parley.storage.label_evidence import FIRST_MESSAGES
+from parley.storage.tables import AutoReassignment, AutoRun, AutoSession, StoredChat
+
+
+class LabelledSession(NamedTuple):
+    """A session with its canonical intent. `messages`: the first ones."""
+
+    ordinal: int
+    messages: list[dict[str, str]]
+    intent: str
+
+
+async def plan(tx: AsyncSession, workspace_id: str, job_key: str, size: int) -> int:
+    """Put the sessions that a model labelled into batches of `size`, those with one intent together.
+
+    Copies are in none: they get what their originals get. Idempotent. Returns the number of batches.
+    """
+    own = (col(AutoSession.workspace_id) == workspace_id, col(AutoSession.job_key) == job_key)
+    place = func.row_number().over(order_by=(col(AutoSession.canonical_intent), col(AutoSession.ordinal)))
+    ordered = (
+        select(
+            col(AutoSession.ordinal),
+            ((place - 1) // size).label("number"),
+        )
+        .where(
+            *own,
+            col(AutoSession.canonical_intent).is_not(None),
+            col(AutoSession.copy_of).is_(None),
+            ~col(AutoSession.fallback),
+            ~col(AutoSession.by_rule),
+        )
+        .subquery()
+    )
+    batches = select(
+        literal(workspace_id),
+        literal(job_key),
+        ordered.c.number,
+        func.array_agg(aggregate_order_by(ordered.c.ordinal, ordered.c.ordinal.asc())),
+    ).group_by(ordered.c.number)
+    columns = ("workspace_id", "job_key", "number", "ordinals")
+    connection = await tx.connection()
+    await connection.execute(insert(AutoReassignment).from_select(columns, batches).on_conflict_do_nothing())
+    count = select(func.count()).where(
+        col(AutoReassignment.workspace_id) == workspace_id, col(AutoReassignment.job_key) == job_key
+    )
+    return (await tx.execute(count)).scalar_one()
+
+
+async def batch(tx: AsyncSession, workspace_id: str, job_key: str, number: int) -> list[LabelledSession]:
+    """The sessions of a batch with the labels that they had when it was planned, in processing order."""
+    planned = (
+        select(func.unnest(col(AutoReassignment.ordinals)))
+        .where(
+            col(AutoReassignment.workspace_id) == workspace_id,
+            col(AutoReassignment.job_key) == job_key,
+            col(AutoReassignment.number) == number,
+        )
+        .scalar_subquery()
+    )
+    query = (
+        select(
+            col(AutoSession.ordinal),
+            func.jsonb_path_query_array(col(StoredChat.payload), cast(FIRST_MESSAGES, JSONPATH)),
+            func.coalesce(AutoSession.merged_intent, AutoSession.canonical_intent),
+        )
+        .select_from(AutoSession)
+        .join(AutoRun, RUN_OF_SESSION)
+        .join(StoredChat, CHAT_OF_SESSION)
+        .where(
+            col(AutoSession.workspace_id) == workspace_id,
+            col(AutoSession.job_key) == job_key,
+            col(AutoSession.ordinal).in_(planned),
+        )
+        .order_by(col(AutoSession.ordinal))
+    )
+    return [LabelledSession(row[0], row[1], row[2]) for row in (await tx.execute(query)).all()]
+
+
+async def store(tx: AsyncSession, workspace_id: str, job_key: str, better: Mapping[int, str]) -> None:
+    """Store the labels that sessions get when all are looked at, by ordinal. Idempotent."""
+    if not better:
+        return
+    arrays = cast([*better.keys()], ARRAY(Integer)), cast([*better.values()], ARRAY(String))
+    given = func.unnest(*arrays).table_valued("ordinal", "label").render_derived()
+    stored = update(AutoSession).where(
+        col(AutoSession.workspace_id) == workspace_id,
+        col(AutoSession.job_key) == job_key,
+        col(AutoSession.ordinal) == given.c.ordinal,
+    )
+    await (await tx.connection()).execute(stored.values(better_intent=given.c.label))
+
+
+async def apply(tx: AsyncSession, workspace_id: str, job_key: str) -> int:
+    """Give the sessions and their copies the better labels, and keep what they had as `merged_intent`. Idempotent.
+
+    Returns how many sessions have another label than after merging.
+    """
+    own = (
+        col(AutoSession.workspace_id) == workspace_id,
+        col(AutoSession.job_key) == job_key,
+        col(AutoSession.better_intent).is_not(None),
+    )
+    original = aliased(AutoSession)
+    of_copies = update(AutoSession).where(
+        col(AutoSession.workspace_id) == workspace_id,
+        col(AutoSession.job_key) == job_key,
+        col(original.workspace_id) == workspace_id,
+        col(original.job_key) == job_key,
+        col(AutoSession.copy_of) == original.ordinal,
+        col(original.better_intent).is_not(None),
+    )
+    await (await tx.connection()).execute(of_copies.values(better_intent=original.better_intent))
+    changed = update(AutoSession).where(*own, col(AutoSession.better_intent) != col(AutoSession.canonical_intent))
+    values = {"merged_intent": col(AutoSession.canonical_intent), "canonical_intent": col(AutoSession.better_intent)}
+    await (await tx.connection()).execute(changed.values(values))
+    return (await tx.execute(select(func.count()).select_from(AutoSession).where(*own))).scalar_one()
+
+
+async def intents_left(tx: AsyncSession, workspace_id: str, job_key: str) -> int:
+    """How many intents the sessions that a model labelled have."""
+    query = select(func.count(col(AutoSession.canonical_intent).distinct())).where(
+        col(AutoSession.workspace_id) == workspace_id,
+        col(AutoSession.job_key) == job_key,
+        ~col(AutoSession.fallback),
+        ~col(AutoSession.by_rule),
+    )
+    return (await tx.execute(query)).scalar_one()

@@ -1,0 +1,65 @@
+"""Texts are compared by their words, in any language."""
+
+import pytest
+
+from parley.domain.auto_analyze.likeness import Likeness, central
+
+TEXTS = {
+    "late card": "my card has not arrived",
+    "new pin": "how do I change the pin",
+    "declined": "the payment was declined at the shop",
+    "账单": "我的账单有问题",
+    "คืนเงิน": "ขอคืนเงิน",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("when will the card arrive", "late card"),
+        ("changing a pin", "new pin"),
+        ("the shop declines payments", "declined"),
+        ("账单错了", "账单"),
+        ("คืนเงินให้ด้วย", "คืนเงิน"),
+    ],
+)
+def test_the_nearest_text_shares_the_rarest_words(text: str, name: str):
+    assert Likeness(TEXTS).nearest(text, 1)[0][0] == name
+
+
+def test_likeness_is_from_0_to_1():
+    found = Likeness(TEXTS)
+    assert found.of("late card", "late card") == pytest.approx(1)
+    assert found.of("late card", "账单") == 0
+    assert 0 < Likeness({"a": "lost card", "b": "lost pin"}).of("a", "b") < 1
+
+
+def test_a_text_without_a_known_word_is_near_to_none():
+    assert Likeness(TEXTS).nearest("zebra", 3) == []
+    assert Likeness({}).nearest("zebra", 3) == []
+
+
+def test_equally_near_texts_are_in_their_order():
+    assert [name for name, _ in Likeness({"b": "refund", "a": "refund"}).nearest("refund", 2)] == ["b", "a"]
+
+
+def test_a_text_is_not_its_own_neighbour():
+    assert Likeness({"a": "refund", "b": "refund late"}).neighbours("a", 5) == [("b", pytest.approx(0.7, abs=0.3))]
+
+
+def test_words_of_most_texts_do_not_count():
+    texts = {str(at): f"the user asks about thing{at}" for at in range(40)}
+    assert Likeness(texts).of("1", "2") == 0
+
+
+def test_the_central_texts_stand_for_all():
+    texts = ["lost my card", "card lost abroad", "open an account", "i lost the card", "lost my card"]
+    assert central(texts, 2)[0] == "lost my card"
+    assert "open an account" not in central(texts, 3)
+    assert central(["a", "b", "a"], 5) == ["a", "b"]
+
+
+def test_a_text_without_words_is_alike_to_none():
+    found = Likeness({"empty": "", "signs": "🙂 !", "card": "my card"})
+    assert found.nearest("", 3) == found.nearest("🙂", 3) == found.neighbours("empty", 3) == []
+    assert central(["", "🙂", ""], 2) == ["", "🙂"]

@@ -1,0 +1,108 @@
+"""Which sessions are looked at again, what they may choose, and what a reply may change."""
+
+import json
+from typing import Any
+
+import pytest
+
+from parley.domain.auto_analyze.evidence import LabelEvidence
+from parley.domain.auto_analyze.prompts import reassignment_request
+from parley.domain.auto_analyze.reassigning import Choices, Decisions, Doubt, parts, read_decisions
+from parley.domain.requests import Finish
+from tests.domain.auto_analyze.chats import reply
+
+CARD = LabelEvidence(label="late card", sessions=5, examples=("my card has not arrived", "where is my card"))
+PIN = LabelEvidence(label="new pin", sessions=3, examples=("change my pin", "choose another pin"))
+RARE = LabelEvidence(label="name of a star", sessions=1, examples=("name a star for me",))
+CHOICES = Choices([CARD, PIN, RARE])
+DOUBTS = {
+    "s1": Doubt("change the pin of my card", "late card", ("new pin",)),
+    "s2": Doubt("name a star for me", "name of a star", ("late card", "new pin")),
+}
+
+
+def answer(*items: tuple[str, Any]) -> Any:
+    return reply({"sessions": [{"id": name, "label": label} for name, label in items]})
+
+
+class TestDoubts:
+    def test_a_session_that_is_clearly_like_its_label_is_not_looked_at(self):
+        assert CHOICES.doubt("when will my card arrive", "late card") is None
+
+    def test_a_session_that_is_more_like_another_label_chooses(self):
+        found = CHOICES.doubt("change my pin", "late card")
+        assert found is not None
+        assert (found.label, found.candidates[0]) == ("late card", "new pin")
+
+    def test_a_rare_label_is_not_offered_and_may_be_kept(self):
+        found = CHOICES.doubt("name a star, not my card", "name of a star")
+        assert found is not None
+        assert "name of a star" not in found.candidates
+        other = CHOICES.doubt("name a star, not my pin", "late card")
+        assert other is not None
+        assert "name of a star" not in other.candidates
+
+    def test_a_session_without_any_likeness_keeps_its_label(self):
+        assert CHOICES.doubt("zebra", "late card") is None
+        assert Choices([RARE]).doubt("name a star", "late card") is None
+
+
+class TestParts:
+    def test_a_request_has_room_for_its_labels_and_sessions(self):
+        doubts = {at: Doubt("x", f"own {at}", (f"a {at // 3}", "b")) for at in range(10)}
+        costs = {f"a {at}": 10 for at in range(4)} | {"b": 5}
+        made = [*parts(doubts, costs, room=25, most=5)]
+        assert [[*part] for part in made] == [[0, 1, 2, 3, 4], [5, 6, 7, 8], [9]]
+
+    def test_a_session_has_fewer_candidates_where_all_are_too_long(self):
+        [part] = parts({1: Doubt("x", "own", ("a", "b", "c", "d"))}, dict.fromkeys("abcd", 10), room=25, most=5)
+        assert part[1].candidates == ("a", "b")
+
+    def test_no_doubts_make_no_request(self):
+        assert [*parts({}, {}, room=10, most=5)] == []
+
+
+class TestDecisions:
+    def test_a_session_gets_a_label_that_was_offered(self):
+        assert read_decisions(answer(("s1", "New PIN."), ("s2", "name of a star")), DOUBTS) == Decisions(
+            {"s1": "new pin"}
+        )
+
+    @pytest.mark.parametrize(
+        "items",
+        [
+            [],
+            [("s1", "shiny new label")],
+            [("s1", "late card")],
+            [("s1", "")],
+            [("s1", None)],
+            [("s9", "new pin")],
+            [("s1", "new pin"), ("s1", "late card")],
+            [("s2", "name of a star")],
+        ],
+    )
+    def test_anything_else_changes_nothing(self, items: list[tuple[str, Any]]):
+        assert read_decisions(answer(*items), DOUBTS) == Decisions({})
+
+    @pytest.mark.parametrize("content", ["", "Sorry.", [], {}, {"sessions": None}, {"sessions": ["s1"]}])
+    def test_a_reply_that_breaks_the_schema_changes_nothing_and_is_reported(self, content: Any):
+        assert read_decisions(reply(content), DOUBTS) == Decisions({}, "the reply does not follow the schema")
+
+    def test_a_cut_reply_changes_nothing(self):
+        whole = answer(("s1", "new pin")).model_copy(update={"finish": Finish.LENGTH})
+        assert read_decisions(whole, DOUBTS) == Decisions({}, "the reply was cut")
+
+
+def test_a_request_shows_labels_with_examples_and_sessions_with_what_they_have():
+    request = reassignment_request(DOUBTS, {one.label: one for one in (CARD, PIN)})
+    material = json.loads(request.messages[1].content)
+    assert [one["label"] for one in material["labels"]] == ["late card", "new pin"]
+    assert material["labels"][0]["examples"] == [*CARD.examples]
+    assert material["sessions"][1] == {"id": "s2", "said": "name a star for me", "label": "name of a star"}
+    assert "never an instruction" in request.messages[0].content
+
+
+def test_a_session_is_not_an_example_of_its_own_label():
+    doubts = {"s1": Doubt(CARD.examples[0], "late card", ("new pin",))}
+    material = json.loads(reassignment_request(doubts, {"late card": CARD, "new pin": PIN}).messages[1].content)
+    assert material["labels"][0]["examples"] == ["where is my card"]

@@ -1,0 +1,62 @@
+"""The second look at sessions: each is in one batch, and keeps what it had."""
+
+import pytest
+
+from parley.domain.auto_analyze.validation import no_text_labels
+from parley.domain.chat import Containment
+from parley.storage import reassignments
+from parley.storage.database import Database
+from tests.storage.test_auto_analyze import Run, labels
+
+
+@pytest.fixture
+async def run(database: Database) -> Run:
+    """Sessions 0 to 4 are about a bill, a refund and a parcel; the last one has no text."""
+    run = await (await Run(database).import_(12)).begin(list(range(12)))
+    intents = ("refund", "bill", "parcel", "bill", "refund")
+    await run.store({at: labels(intent) for at, intent in enumerate(intents)})
+    await run.store({5: no_text_labels(Containment.SELF_SERVICE)})
+    await run.apply()
+    return run
+
+
+async def test_sessions_of_one_intent_are_in_one_batch(run: Run):
+    for _ in range(2):
+        assert await run.call(reassignments.plan, 2) == 3
+    batches = [await run.call(reassignments.batch, number) for number in range(4)]
+    assert [[(one.ordinal, one.intent) for one in batch] for batch in batches] == [
+        [(1, "bill"), (3, "bill")],
+        [(0, "refund"), (2, "parcel")],
+        [(4, "refund")],
+        [],
+    ]
+    assert batches[0][0].messages[0]["text"] == "question 1"
+
+
+async def test_a_better_label_is_applied_with_all_others(run: Run):
+    await run.call(reassignments.plan, 10)
+    for _ in range(2):
+        await run.call(reassignments.store, {0: "bill", 2: "refund"})
+    assert [row.canonical_intent for row in (await run.sessions())[:3]] == ["refund", "bill", "parcel"]
+    for _ in range(2):
+        assert await run.call(reassignments.apply) == 2
+    rows = await run.sessions()
+    assert [row.canonical_intent for row in rows[:5]] == ["bill", "bill", "refund", "bill", "refund"]
+    assert [row.merged_intent for row in rows[:5]] == ["refund", None, "parcel", None, None]
+    assert [row.intent for row in rows[:3]] == ["refund", "bill", "parcel"]
+    assert [session.reassigned_from for session in (await run.exported())[:3]] == ["refund", None, "parcel"]
+    assert await run.call(reassignments.intents_left) == 2
+
+
+async def test_a_batch_shows_what_a_session_had_before_it_was_changed(run: Run):
+    """So a step that is repeated after the run was reset requests the same."""
+    await run.call(reassignments.plan, 10)
+    before = await run.call(reassignments.batch, 0)
+    await run.call(reassignments.store, {0: "bill"})
+    await run.call(reassignments.apply)
+    assert await run.call(reassignments.batch, 0) == before
+
+
+async def test_nothing_to_store_changes_nothing(run: Run):
+    await run.call(reassignments.store, {})
+    assert await run.call(reassignments.apply) == 0

@@ -1,0 +1,130 @@
+"""The second look at labels, on real parts: what it changes, what it costs, and what it must not do."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlmodel import col
+
+from parley import AutoAnalyzeHandle, Client
+from parley.domain.auto_analyze.contract import ExportedSession, LabelKind, Phase, Statistics
+from parley.storage.tables import AutoSession, PaidRequest
+from tests.parts import SimulatorAdmin
+from tests.workflows.test_auto_analyze import chat, sessions_of, start
+
+# Each first session of a topic says it in words of its own.
+SAID = (
+    "Where is the parcel that I ordered",
+    "My parcel has not arrived, where is it",
+    "Reset my password, please",
+    "I forgot my password and need to reset it",
+    "The invoice is wrong, where is my parcel invoice",
+    "My invoice is wrong",
+)
+
+
+def mixed(count: int) -> list[dict[str, Any]]:
+    """Every third session has the words of another topic too."""
+    return [chat(number, f"{_said(number)}, case {number}") for number in range(count)]
+
+
+def _said(number: int) -> str:
+    first, other = SAID[number % len(SAID)], SAID[(number + 2 + number // 3) % len(SAID)]
+    return first if number % 3 else f"{first}. {other}"
+
+
+def statistics_of(report: Any) -> Statistics:
+    assert report.statistics is not None
+    return report.statistics
+
+
+async def requests_of(client: Client, part: str) -> list[str]:
+    async with client.database.transaction() as tx:
+        query = select(col(PaidRequest.request_id)).where(col(PaidRequest.workspace_id) == client.workspace_id)
+        return [name for name in (await tx.execute(query)).scalars() if f"/{part}/" in name]
+
+
+async def run(client: Client, path: Path, sessions: Sequence[dict[str, Any]], **terms: Any) -> AutoAnalyzeHandle:
+    job = await start(client, path, sessions, **terms)
+    await job.result()
+    return job
+
+
+def changed(sessions: Sequence[ExportedSession]) -> list[ExportedSession]:
+    return [session for session in sessions if session.reassigned_from]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "chats.jsonl"
+
+
+@pytest.mark.usefixtures("worker")
+class TestSecondLook:
+    async def test_what_is_changed_is_counted_and_exported(self, client: Client, path: Path) -> None:
+        job = await run(client, path, mixed(40))
+        report = await job.report()
+        statistics = statistics_of(report)
+        sessions = await sessions_of(client, job)
+        assert statistics.reassigned == len(changed(sessions)) <= statistics.looked_at
+        assert 0 < statistics.looked_at < 40
+        assert statistics.tokens_by_phase[Phase.REASSIGNMENT] > 0
+        assert sum(statistics.tokens_by_phase.values()) == sum(line.tokens_total for line in report.costs.lines)
+        assert all(session.intent != session.reassigned_from for session in changed(sessions))
+        labels = {session.intent for session in sessions}
+        assert statistics.canonical_labels[LabelKind.INTENT] == len(labels)
+        assert await client.audit() == []
+
+    async def test_without_it_nothing_is_paid_for_it(self, client: Client, path: Path) -> None:
+        job = await run(client, path, mixed(40), reassign=False)
+        statistics = statistics_of(await job.report())
+        assert (statistics.looked_at, statistics.reassigned) == (0, 0)
+        assert await requests_of(client, "reassignment") == []
+        assert Phase.REASSIGNMENT not in statistics.tokens_by_phase
+
+    async def test_a_session_is_looked_at_once_and_only_with_labels_of_several_sessions(
+        self, client: Client, path: Path
+    ) -> None:
+        job = await run(client, path, [*mixed(60), chat(60, "my alpaca is sick")])
+        found = await sessions_of(client, job)
+        assert found[60].reassigned_from is None
+        names = await requests_of(client, "reassignment")
+        assert len(names) == len({*names}) > 0
+
+    async def test_a_reply_without_use_changes_nothing(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        await run(client, path, mixed(40), run_name="first")
+        looks = len(await requests_of(client, "reassignment"))
+        sent = len(await simulator.requests())
+        await simulator.fault("malformed", times=looks, after=sent - looks)
+        job = await run(client, path, mixed(40), run_name="second")
+        statistics = statistics_of(await job.report())
+        assert statistics.reassigned == 0
+        assert statistics.warnings[-1] == "some sessions keep their intent: the reply does not follow the schema"
+        assert statistics.fallbacks == 0
+
+    async def test_all_keep_their_labels_if_every_provider_refuses(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        await run(client, path, mixed(40), run_name="first")
+        looks = len(await requests_of(client, "reassignment"))
+        sent = len(await simulator.requests())
+        await simulator.fault("bad_request", provider="openai", times=None, after=sent - looks)
+        await simulator.fault("bad_request", provider="anthropic", times=None)
+        job = await run(client, path, mixed(40), run_name="second")
+        statistics = statistics_of(await job.report())
+        assert (statistics.reassigned, statistics.labelled) == (0, 40)
+        assert statistics.warnings[-1].startswith("some sessions keep their intent: ")
+
+    async def test_the_original_label_stays(self, client: Client, path: Path) -> None:
+        job = await run(client, path, mixed(60))
+        query = select(AutoSession).where(col(AutoSession.workspace_id) == client.workspace_id)
+        async with client.database.transaction() as tx:
+            rows = list((await tx.execute(query)).scalars())
+        assert len(rows) == 60
+        for row in rows:
+            assert row.better_intent is None or row.canonical_intent == row.better_intent
+        assert {row.intent for row in rows} == {session.original_intent for session in await sessions_of(client, job)}
