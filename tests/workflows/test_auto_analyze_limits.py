@@ -247,7 +247,7 @@ class TestEndings:
     async def test_a_run_over_budget_counts_paid_requests(
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
-        job = await start(client, path, chats(200), budget_usd="0.01", streams=4, wait_limit_seconds=1)
+        job = await start(client, path, chats(400), budget_usd="0.02", streams=4, wait_limit_seconds=1)
         with pytest.raises(JobFailed) as failed:
             await job.result()
         assert failed.value.reason == "BudgetExhausted"
