@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ARRAY, Integer, String, cast, column, func, select, update
+from sqlalchemy import ARRAY, ColumnElement, Integer, String, cast, column, func, select, update
 from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -135,9 +135,10 @@ async def store_first(
     """Store sessions as the first ones of their labels, unless an earlier one is stored. In any order."""
     if not found:
         return
-    arrays = [
-        cast(list(values), ARRAY(type_))
-        for values, type_ in zip(zip(*found, strict=True), (String, Integer, String, String), strict=True)
+    columns = zip(*found, strict=True)
+    types = (String, Integer, String, String)
+    arrays: list[ColumnElement[Any]] = [
+        cast([*values], ARRAY(type_)) for values, type_ in zip(columns, types, strict=True)
     ]
     given = func.unnest(*arrays).table_valued(*FirstSession._fields).render_derived()
     stored = update(AutoLabel).where(
