@@ -353,6 +353,7 @@ async def label(client: Client, path: Path) -> None:
         "seed": 7,
         "budget_usd": Decimal("2.50"),
         "wait_limit_seconds": 3600,
+        "reassign": True,
         "debug": False,
     }
     handle: AutoAnalyzeHandle = await client.auto_analyze(
