@@ -134,7 +134,7 @@ class AutoAnalyze:
         A phase that runs again repeats no paid request: its requests have the same ids.
 
         Raises:
-            ApplicationError: nobody did within the wait limit; its type is `BudgetExhausted`.
+            ApplicationError: neither happened within the wait limit; its type is `BudgetExhausted`.
         """
         while True:
             await workflow.wait_condition(lambda: not self._state.paused)
