@@ -40,7 +40,7 @@ class Talk:
         self._voice = Voice(send, lambda text: calls.recordings.source(call, text))
         self._keys = calls.keys_of(call)
         self._turn: Turn | None = None
-        # The turn whose answer the voice says, as long as it says nothing else and nobody has interrupted it.
+        # The turn whose answer the voice says, as long as it says nothing else and is not interrupted.
         self._spoken: Turn | None = None
         self._answering: asyncio.Task[None] | None = None
         self._records: asyncio.Task[None] | None = None
