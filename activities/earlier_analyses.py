@@ -74,12 +74,13 @@ class EarlierAnalyses:
         return FoundAnalysis(reused, ours, tuple(one for one in sources if one.step is Step.COACHING))
 
     async def _cosine(self, one: Sequence[str], other: Sequence[str]) -> float | None:
-        """The cosine of the passages that differ most; None: there are no vectors."""
-        vectors = [await self._vector(text) for text in (*one, *other)]
+        """The cosine of the passages that differ most; None: there are no vectors. Equal passages need none."""
+        differing = [pair for pair in zip(one, other, strict=True) if pair[0] != pair[1]]
+        if not differing:
+            return 1.0 if one else None
+        vectors = [await self._vector(text) for pair in differing for text in pair]
         known = [vector for vector in vectors if vector is not None]
-        if len(known) < len(vectors) or not known:
-            return None
-        return least_cosine(known[: len(one)], known[len(one) :])
+        return least_cosine(known[::2], known[1::2]) if len(known) == len(vectors) else None
 
     async def _vector(self, text: str) -> Vector | None:
         return await self._embedder.vector_within(text, VECTOR_SECONDS) if self._embedder else None

@@ -444,7 +444,7 @@ class PaidCalls:
 
         async with self._database.transaction() as tx:
             if spooled.charge.energy:
-                # This may be the first request of a user, of whom the ledger knows nothing.
+                # This may be the first request of a user: the ledger has no account for it.
                 granted = self._starting_energy
                 await energy.open_account(tx, workspace_id, spooled.charge.user_id, starting_energy=granted)
             await ledger.adopt(tx, claim, spooled.sent_at)

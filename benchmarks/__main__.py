@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     named = {case for name in parsed.names for case in CASES.get(name, ())}
     if unknown := [case for case in parsed.only if case not in named]:
-        parser.error(f"--only {unknown[0]}: it is no case of {', '.join(parsed.names)}")
+        parser.error(f"--only {unknown[0]}: not a case of {', '.join(parsed.names)}")
     options = Options(
         parsed.sessions,
         parsed.requests,

@@ -51,4 +51,4 @@ def test_only_the_chosen_cases_are_run(
 def test_a_case_of_another_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         benchmarks.main(["calling", "--only", "clock"])
-    assert "--only clock: it is no case of calling" in capsys.readouterr().err
+    assert "--only clock: not a case of calling" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What became of phone calls in the middle of which something failed.
+"""How phone calls ended in the middle of which something failed.
 
 None may be lost, no turn charged twice, and the ledger agrees with the provider.
 """

@@ -180,7 +180,7 @@ async def end_turn(
 ) -> bool:
     """Record how a turn ended, with the columns `known`. The first end is final; returns whether this was it.
 
-    even_if_cancelled: it is answered, also where its workflow was told that its readers have left.
+    even_if_cancelled: it is answered, also where its workflow recorded that its readers had left.
     """
     unanswered = ("", Ended.CANCELLED.value) if even_if_cancelled else ("",)
     open_turn = (

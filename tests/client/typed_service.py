@@ -128,6 +128,7 @@ from parley import (
     Reports,
     Rubric,
     RubricSkill,
+    RunControls,
     RunEstimate,
     RunOverview,
     Scope,
@@ -349,6 +350,7 @@ async def label(client: Client, path: Path) -> None:
         "model": "llama-3.1-8b-instruct",
         "streams": 4,
         "sessions_per_stream": None,
+        "max_staleness": 2,
         "discovery": DiscoveryTerms(min_sessions=10, max_sessions=20),
         "seed": 7,
         "budget_usd": Decimal("2.50"),
@@ -361,6 +363,10 @@ async def label(client: Client, path: Path) -> None:
     )
     progress: AutoAnalyzeProgress = await handle.progress()
     print(len(skipped), progress.sessions_done, await client.status(handle.id))
+    paused: RunControls = await handle.pause()
+    resumed: RunControls = await handle.resume(budget_usd=Decimal(5))
+    finishing: RunControls = await handle.finish()
+    print(paused.held, resumed.budget_usd, finishing.finishing)
     done: AutoAnalyzeReport = await handle.result()
     again: AutoAnalyzeReport = await handle.report()
     statistics: Statistics | None = again.statistics

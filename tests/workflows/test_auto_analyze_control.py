@@ -102,7 +102,7 @@ class TestBudget:
         assert report.costs.confirmed_usd <= Decimal("0.004")
         assert await client.audit() == []
 
-    async def test_a_run_that_nobody_raises_fails_after_its_wait_limit_and_takes_no_update(
+    async def test_a_parked_run_fails_after_its_wait_limit_and_takes_no_update(
         self, client: Client, path: Path
     ) -> None:
         job = await start(client, path, chats(60), budget_usd="0.002", wait_limit_seconds=1)

@@ -33,6 +33,7 @@ with workflow.unsafe.imports_passed_through():
         LabelKind,
         PauseRun,
         Phase,
+        ReadProgress,
         ResumeRun,
         RunControls,
         RunSnapshot,
@@ -138,7 +139,7 @@ class AutoAnalyze:
         A phase that runs again repeats no paid request: its requests have the same ids.
 
         Raises:
-            ApplicationError: nobody did within the wait limit; its type is `BudgetExhausted`.
+            ApplicationError: neither happened within the wait limit; its type is `BudgetExhausted`.
         """
         while True:
             await workflow.wait_condition(lambda: not self._state.paused)
@@ -254,6 +255,8 @@ class AutoAnalyze:
 
     async def _copy_labels(self) -> None:
         """Sessions with the same transcript have the same labels."""
+        if self._state.finishing:
+            await self._count_labelled()
         if not self._state.plan.copies:
             return
         copied = await workflow.execute_activity_method(
@@ -261,6 +264,17 @@ class AutoAnalyze:
         )
         raise_if_cancelled()
         self._state.complete_copies(copied.labelled)
+
+    async def _count_labelled(self) -> None:
+        """Count what is labelled: a run that is to finish has not looked since its last request."""
+        progress = await workflow.execute_local_activity_method(
+            RunActivities.read_progress,
+            ReadProgress(job=self._job, sized_for=self._state.plan.candidates[0].model),
+            summary="what is labelled",
+            **LOCAL_STEP,
+        )
+        raise_if_cancelled()
+        self._state.show_streams(progress)
 
     async def _resolve_conflicts(self) -> None:
         """Phase 3: compare labels for equal meaning, with the part of the budget that was set aside."""

@@ -74,7 +74,7 @@ class Template(Model):
 OF_JOBS = (
     Template(
         name="session_analysis",
-        version=2,
+        version=3,
         purpose="Coaches a user on one recorded session.",
         text=COACHING_SYSTEM,
         job="SessionAnalysis",

@@ -133,7 +133,7 @@ async def test_an_answer_that_was_sent_whole_is_cut_to_what_was_heard(client: Cl
 async def test_an_interruption_of_something_else_does_not_cut_the_answer(
     client: Client, twilio: Twilio, number: dict[str, Any]
 ):
-    """After the answer, the agent asks for digits: what is heard of that does not belong to the answer."""
+    """After the answer, the agent asks for digits: what is heard of that is not a part of the answer."""
     keys = {"1": {"kind": "enter", "text": "Please enter your number."}}
     await client.phone.set_number(NUMBER, {**number, "keys": keys})
     phone = twilio.phone()
