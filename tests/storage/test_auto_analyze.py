@@ -67,9 +67,9 @@ class Run:
             tx.add(Dataset(workspace_id=workspace, dataset_id=DATASET, name="x", sessions=count, tokens=100 * count))
         return self
 
-    async def begin(self, positions: list[int]) -> "Run":
+    async def begin(self, positions: list[int], copies: Mapping[int, int] = runs.NO_COPIES) -> "Run":
         async with self.database.transaction() as tx:
-            await runs.begin(tx, run_row(*self.scope), positions)
+            await runs.begin(tx, run_row(*self.scope), positions, copies)
         return self
 
     async def store(

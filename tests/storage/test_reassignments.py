@@ -4,6 +4,7 @@ import pytest
 
 from parley.domain.auto_analyze.validation import no_text_labels
 from parley.domain.chat import Containment
+from parley.storage import auto_analyze as runs
 from parley.storage import reassignments
 from parley.storage.database import Database
 from tests.storage.test_auto_analyze import Run, labels
@@ -55,6 +56,20 @@ async def test_a_batch_shows_what_a_session_had_before_it_was_changed(run: Run):
     await run.call(reassignments.store, {0: "bill"})
     await run.call(reassignments.apply)
     assert await run.call(reassignments.batch, 0) == before
+
+
+async def test_copies_are_not_looked_at_and_get_what_their_originals_get(database: Database):
+    run = await (await Run(database).import_(4)).begin(list(range(4)), {2: 0, 3: 1})
+    await run.store({0: labels("refund"), 1: labels("bill")})
+    await run.call(runs.copy_labels)
+    await run.apply()
+    assert await run.call(reassignments.plan, 10) == 1
+    assert [one.ordinal for one in await run.call(reassignments.batch, 0)] == [0, 1]
+    await run.call(reassignments.store, {0: "bill"})
+    for _ in range(2):
+        assert await run.call(reassignments.apply) == 2
+    assert [row.canonical_intent for row in await run.sessions()] == ["bill"] * 4
+    assert [row.merged_intent for row in await run.sessions()] == ["refund", None, "refund", None]
 
 
 async def test_nothing_to_store_changes_nothing(run: Run):

@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 from sqlmodel import col
+from temporalio import workflow
 
 from parley import AutoAnalyzeHandle, Client
 from parley.domain.auto_analyze.contract import ExportedSession, LabelKind, Phase, Statistics
 from parley.storage.tables import AutoSession, PaidRequest
 from tests.parts import SimulatorAdmin
 from tests.workflows.test_auto_analyze import chat, sessions_of, start
+from tests.workflows.test_auto_analyze_control import held, settled
+from workflows.auto_analyze import reassignment
 
 # Each first session of a topic says it in words of its own.
 SAID = (
@@ -118,6 +121,65 @@ class TestSecondLook:
         statistics = statistics_of(await job.report())
         assert (statistics.reassigned, statistics.labelled) == (0, 40)
         assert statistics.warnings[-1].startswith("some sessions keep their intent: ")
+
+    async def test_a_pause_holds_it_and_changes_no_label(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        whole = await run(client, path, mixed(120), run_name="whole", streams=1)
+        looks = len(await requests_of(client, "reassignment"))
+        sent = len(await simulator.requests())
+        await simulator.fault("slow", provider="openai", times=None, after=sent - looks, hold=1)
+        job = await start(client, path, mixed(120), run_name="paused", streams=1)
+        await simulator.requests(at_least=2 * sent - looks + 1)
+        await job.pause()
+        assert (await held(job, "paused")).phase is Phase.REASSIGNMENT
+        await settled(client, job)
+        assert len(await simulator.requests()) < 2 * sent
+        await simulator.reset()
+        await job.resume()
+        await job.result()
+        assert await sessions_of(client, job) == await sessions_of(client, whole)
+
+    async def test_a_run_that_is_asked_to_finish_applies_what_is_found(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        await run(client, path, mixed(120), run_name="first", streams=1)
+        looks = len(await requests_of(client, "reassignment"))
+        sent = len(await simulator.requests())
+        await simulator.fault("slow", provider="openai", times=None, after=sent - looks, hold=1)
+        job = await start(client, path, mixed(120), run_name="second", streams=1)
+        await simulator.requests(at_least=2 * sent - looks + 1)
+        await job.finish()
+        statistics = statistics_of(await job.result())
+        assert len(await simulator.requests()) < 2 * sent
+        assert (statistics.labelled, statistics.warnings) == (120, ())
+        assert statistics.looked_at > 0
+        assert statistics.reassigned == len(changed(await sessions_of(client, job)))
+
+    async def test_a_run_that_is_to_finish_before_it_looks_at_nothing(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("slow", provider="openai", times=None, hold=0.3)
+        job = await start(client, path, mixed(60))
+        await simulator.requests(at_least=1)
+        await job.finish()
+        assert statistics_of(await job.result()).looked_at == 0
+        assert await requests_of(client, "reassignment") == []
+
+    async def test_the_next_segment_repeats_nothing(
+        self, client: Client, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        twins = [chat(number + 100, f"{_said(number)}, case {number}") for number in range(0, 30, 3)]
+        whole = statistics_of(await (await start(client, path, [*mixed(60), *twins], run_name="whole")).result())
+        monkeypatch.setattr(reassignment, "history_is_long", lambda: workflow.info().continued_run_id is None)
+        job = await start(client, path, [*mixed(60), *twins], run_name="segments")
+        report = await job.result()
+        segments = client.temporal.get_workflow_handle(job.id)
+        assert (await segments.describe()).run_id != report.job_key
+        done = {"tokens_by_phase", "cost_usd", "stream_utilisation", "warnings"}
+        assert statistics_of(report).model_dump(exclude=done) == whole.model_dump(exclude=done)
+        assert (await job.progress()).sessions_done == 70
+        assert await client.audit() == []
 
     async def test_the_original_label_stays(self, client: Client, path: Path) -> None:
         job = await run(client, path, mixed(60))

@@ -123,10 +123,11 @@ class AutoAnalyze:
         self._state.record_waiting(notice)
 
     async def _analyse(self) -> AutoAnalyzeResult:
-        await self._within_budget(self._discover)
-        await self._within_budget(self._label_in_streams)
-        if self._state.reassignment is None:
+        if not self._state.is_labelled:
+            await self._within_budget(self._discover)
+            await self._within_budget(self._label_in_streams)
             await self._copy_labels()
+        if self._state.reassignment is None:
             await self._within_budget(self._resolve_conflicts)
             await self._merge()
         if self._state.reassigns(self._job.input):
@@ -244,7 +245,7 @@ class AutoAnalyze:
     async def _label_in_streams(self) -> None:
         """Phase 2: parallel streams, a segment of them at a time."""
         state = self._state
-        if state.next_ordinal >= state.plan.requested or state.kinds_resolved or state.finishing:
+        if state.next_ordinal >= state.plan.requested or state.finishing:
             return
         self._state.start_phase(Phase.PARALLEL)
         self._streams = ParallelStreams(self._job, self._state, self._make_labeller)

@@ -137,6 +137,11 @@ class RunState:
     def _held(self) -> Literal["", "paused", "budget"]:
         return "paused" if self.paused else "budget" if self.over_budget else ""
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the segments before have labelled all sessions that are to be labelled."""
+        return self.phase in (Phase.CONFLICTS, Phase.REASSIGNMENT)
+
     def reassigns(self, given: AutoAnalyzeInput) -> bool:
         """Whether sessions in doubt are looked at again. What a look has found already is applied in any case."""
         return given.reassign and (not self.finishing or self.reassignment is not None)
