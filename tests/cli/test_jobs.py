@@ -124,7 +124,7 @@ class TestJobs:
         few.write_text("".join(CHATS.read_text().splitlines(keepends=True)[:2]))
         ran = await parley("auto-analyze", few, "--model", "gpt-4o-mini")
         assert ran.code == 0, ran.err
-        counted, estimate, job_id = ran.err.splitlines()
+        counted, estimate, _, job_id = ran.err.splitlines()
         assert counted.startswith("2 sessions imported, ")
         assert "with gpt-4o-mini (estimated" in estimate
         assert (await parley("results", job_id)).code == 0

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from parley.domain.auto_analyze.contract import AutoAnalyzeInput, Phase, Plan, RunSnapshot
+from parley.domain.auto_analyze.contract import AutoAnalyzeInput, LabelKind, Phase, Plan, ReassignmentPlan, RunSnapshot
 from workflows.auto_analyze.run_state import RunState
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
@@ -18,7 +18,8 @@ def test_every_field_of_a_snapshot_is_restored() -> None:
     before = state()
     before.plan = Plan(candidates=(), discovery=4, sessions=40)
     before.phase, before.degraded, before.last_warnings = Phase.PARALLEL, True, ("a warning",)
-    before.tokens_by_phase, before.cost_usd, before.seconds_left = {Phase.DISCOVERY: 7}, Decimal("0.5"), 3.5
+    before.cost_usd, before.seconds_left = Decimal("0.5"), 3.5
+    before.reassignment, before.canonical_labels = ReassignmentPlan(batches=3), {LabelKind.INTENT: 7}
     numbers = {name for name, kind in RunSnapshot.__annotations__.items() if kind in (int, float)}
     for value, name in enumerate(sorted(numbers), start=1):
         setattr(before, name, value)

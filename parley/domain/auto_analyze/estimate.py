@@ -102,7 +102,7 @@ def estimate(
         speed: how fast it answers.
 
     Returns:
-        The estimate. The discovery is counted whole, although it may end early.
+        The estimate. The discovery is counted whole, although it may end early. The second look is not counted.
     """
     order = processing_order(facts, given.discovery, given.seed)
     sizes = {session.position: session.tokens for session in facts}
