@@ -163,7 +163,7 @@ class Answer:
 
     async def _stored(self) -> None:
         """By the workflow; by this process, where Temporal does not answer."""
-        if self._calls.is_database_down:
+        if self._can_spool and self._calls.is_database_down:
             raise _DatabaseDown(DATABASE_DOWN)
         await self._watched(self._calls.store_unstored(self._call))
         if not self._calls.is_temporal_down:
@@ -177,6 +177,11 @@ class Answer:
                     raise Unreachable(str(error) or TEMPORAL_DOWN) from None
                 self._calls.note_temporal_is_down()
         await self._watched(self._speak(self._calls.inline_talk(self._call)))
+
+    @property
+    def _can_spool(self) -> bool:
+        """Whether an answer is possible without PostgreSQL. If not, a turn waits for it: it may only be slow."""
+        return self._calls.outage is not None
 
     async def _watched(self, work: Coroutine[Any, Any, None], *, temporal: bool = False) -> None:
         """Do work that needs PostgreSQL, and Temporal too: what waits for one that is silent is given up.
@@ -200,7 +205,7 @@ class Answer:
         down: Exception | None = None
         while down is None:
             await asyncio.sleep(PROBE_SECONDS)
-            if not await self._calls.is_database_up():
+            if self._can_spool and not await self._calls.is_database_up():
                 down = _DatabaseDown(DATABASE_DOWN)
             elif temporal and not await self._calls.is_temporal_up():
                 down = _TemporalDown()
