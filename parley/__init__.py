@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from parley.client.reports import Reports
     from parley.client.session_analysis import AnalysisHandle, AnalysisReport, HearingOptions, RecordingPart
     from parley.client.streaming import GenerateStream
+    from parley.domain.auto_analyze.consistency import Consistency
     from parley.domain.auto_analyze.contract import (
         AutoAnalyzeInput,
         AutoAnalyzeProgress,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
         Statistics,
     )
     from parley.domain.auto_analyze.estimate import RunEstimate
-    from parley.domain.auto_analyze.overview import Agreement, Flow, NewLabels, PhaseCost, QuotedSession, RunOverview
+    from parley.domain.auto_analyze.overview import Flow, NewLabels, PhaseCost, QuotedSession, RunOverview
     from parley.domain.budgets import CapView, Period
     from parley.domain.chat import ChatSession
     from parley.domain.chat_formats import ChatFormat, ChatRole
@@ -176,9 +177,9 @@ _MODULES = {
         "MergeStep",
         "Statistics",
     ),
+    "parley.domain.auto_analyze.consistency": ("Consistency",),
     "parley.domain.auto_analyze.estimate": ("RunEstimate",),
     "parley.domain.auto_analyze.overview": (
-        "Agreement",
         "Flow",
         "NewLabels",
         "PhaseCost",
@@ -305,7 +306,6 @@ __all__ = [
     "ActionTokens",
     "AddOutcome",
     "AddedDocument",
-    "Agreement",
     "Analysis",
     "AnalysisHandle",
     "AnalysisReport",
@@ -327,6 +327,7 @@ __all__ = [
     "ChatSession",
     "Client",
     "ConfigurationReport",
+    "Consistency",
     "ConversationBusy",
     "ConversationClosed",
     "ConversationCost",

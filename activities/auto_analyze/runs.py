@@ -11,7 +11,6 @@ from activities.auto_analyze.reassigning import SESSIONS_AT_ONCE
 from activities.boundary import boundary
 from activities.candidates import Candidates
 from parley.domain.auto_analyze.batching import cuts, even_quota, labels_that_fit, left_out
-from parley.domain.auto_analyze.consistency import consistency
 from parley.domain.auto_analyze.contract import (
     PHASE_OF_STEP,
     AppliedConflicts,
@@ -237,11 +236,8 @@ class RunActivities:
         """Store the statistics of a completed run, with the counts of sessions and labels from the database."""
         scope = (step.job.input.workspace_id, step.job.job_key)
         async with self._database.transaction(bulk=True) as tx:
-            before = await label_consistency.intents(tx, *scope, first=True)
-            after = await label_consistency.intents(tx, *scope, first=False)
-            copies = await label_consistency.copies(tx, *scope)
             sessions = (await runs.counts(tx, *scope))["sessions"]
-        figures = consistency(before, after, copies, sessions)
+            figures = await label_consistency.measure(tx, *scope, sessions)
         return await self._end(step.job, "completed", step.statistics.model_copy(update={"consistency": figures}))
 
     @activity.defn(name="auto_analyze.close")

@@ -48,7 +48,7 @@ from parley.domain.requests import Provider
 from parley.failures import job_failure
 from parley.settings import Settings
 from parley.storage import auto_analyze as runs
-from parley.storage import label_explorer, run_overview, usage
+from parley.storage import label_consistency, label_explorer, run_overview, usage
 from parley.storage.datasets import load_dataset, session_facts
 
 EXPORT_PAGE = 500
@@ -187,6 +187,7 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
         key, workspace_id = self.job_key, self._workspace_id
         async with self._backend.database.reads() as tx:
             row = await runs.find(tx, workspace_id, key)
+            counts = await runs.counts(tx, workspace_id, row.job_key)
             found = RunOverview(
                 id=row.workflow_id,
                 job_key=row.job_key,
@@ -195,13 +196,13 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
                 reason=row.reason,
                 created_at=row.created_at,
                 ended_at=row.ended_at,
-                **await runs.counts(tx, workspace_id, row.job_key),
+                **counts,
                 labels=tuple(await runs.label_counts(tx, workspace_id, row.job_key)),
                 statistics=Statistics.model_validate(row.statistics) if row.statistics else None,
                 flows=tuple(await run_overview.flows(tx, workspace_id, row.job_key)),
                 new_labels=tuple(await run_overview.new_labels(tx, workspace_id, row.job_key)),
                 phases=tuple(await run_overview.phase_costs(tx, workspace_id, row.job_key)),
-                copies=await run_overview.copies_agreement(tx, workspace_id, row.job_key),
+                consistency=await label_consistency.measure(tx, workspace_id, row.job_key, counts["sessions"]),
                 costs=await usage.costs(tx, workspace_id, job_key=row.job_key),
             )
         status = await true_status(self._backend, workspace_id, found.id, found.job_key, found.status)

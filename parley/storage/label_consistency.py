@@ -5,13 +5,20 @@ from sqlalchemy.dialects.postgresql import JSONPATH
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import Text, col
 
-from parley.domain.auto_analyze.consistency import LabelledCopies
+from parley.domain.auto_analyze.consistency import Consistency, LabelledCopies, consistency
 from parley.storage.auto_analyze import CHAT_OF_SESSION, RUN_OF_SESSION
 from parley.storage.tables import AutoRun, AutoSession, StoredChat
 
 # What a transcript consists of: two sessions that differ in times alone are copies.
 SPOKEN = ("$.messages[*].role", "$.messages[*].text")
 FINAL = func.coalesce(col(AutoSession.canonical_intent), col(AutoSession.intent))
+
+
+async def measure(tx: AsyncSession, workspace_id: str, job_key: str, sessions: int) -> Consistency:
+    """The figures of a run's intents as they are now. `sessions`: of the run."""
+    before = await intents(tx, workspace_id, job_key, first=True)
+    after = await intents(tx, workspace_id, job_key, first=False)
+    return consistency(before, after, await copies(tx, workspace_id, job_key), sessions)
 
 
 async def intents(tx: AsyncSession, workspace_id: str, job_key: str, *, first: bool) -> dict[str, int]:

@@ -1,22 +1,17 @@
-"""What the report of a labelling run draws: flows, new labels, costs by phase, agreement, and sessions with quotes."""
+"""What the report of a labelling run draws: flows, new labels, costs by phase, and sessions with quotes."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, case, cast, func, literal, literal_column, select
+from sqlalchemy import ColumnElement, case, func, literal, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from parley.domain.auto_analyze.contract import PHASE_OF_STEP, LabelKind
 from parley.domain.auto_analyze.overview import (
-    Agreement,
     Flow,
     NewLabels,
     PhaseCost,
     QuotedSession,
-    agreement,
     quote_of,
 )
 from parley.domain.chat import ChatSession
@@ -75,37 +70,6 @@ async def phase_costs(tx: AsyncSession, workspace_id: str, job_key: str) -> list
         .order_by(func.min(UsageLog.created_at))
     )
     return [PhaseCost(**row) for row in (await tx.execute(query)).mappings()]
-
-
-async def copies_agreement(tx: AsyncSession, workspace_id: str, job_key: str) -> Agreement:
-    """How sessions agree whose messages have the same words: those that a model labelled."""
-    words = func.md5(cast(func.jsonb_path_query_array(StoredChat.payload, TEXTS), Text))
-    before, after = col(AutoSession.intent), _label(LabelKind.INTENT)
-    counted = (
-        select(words.label("words"), before.label("before"), after.label("after"), func.count().label("sessions"))
-        .select_from(AutoSession)
-        .join(AutoRun, RUN_OF_SESSION)
-        .join(StoredChat, CHAT_OF_SESSION)
-        .where(*_of(workspace_id, job_key), before.is_not(None), ~col(AutoSession.by_rule), ~col(AutoSession.fallback))
-        .group_by(words, before, after)
-        .subquery()
-    )
-    alike = func.sum(counted.c.sessions).over(partition_by=counted.c.words).label("alike")
-    groups = select(counted, alike).subquery()
-    columns = (groups.c.words, groups.c.before, groups.c.after, groups.c.sessions)
-    query = select(*columns).where(groups.c.alike > 1).order_by(groups.c.words)
-    return agreement(_groups((await tx.execute(query)).all()))
-
-
-def _groups(rows: Sequence[Any]) -> Iterator[tuple[Counter[str | None], Counter[str | None]]]:
-    """The labels before and after merging, with their counts, of each group of copies."""
-    for _, own in groupby(rows, key=lambda row: row[0]):
-        before: Counter[str | None] = Counter()
-        after: Counter[str | None] = Counter()
-        for _, given, merged, count in own:
-            before[given] += count
-            after[merged] += count
-        yield before, after
 
 
 async def quoted_sessions(

@@ -15,7 +15,6 @@ from parley import (
     ActionTokens,
     AddedDocument,
     AddOutcome,
-    Agreement,
     Analysis,
     AnalysisHandle,
     AnalysisReport,
@@ -37,6 +36,7 @@ from parley import (
     ChatSession,
     Client,
     ConfigurationReport,
+    Consistency,
     ConversationBusy,
     ConversationClosed,
     ConversationCost,
@@ -382,8 +382,8 @@ async def label(client: Client, path: Path) -> None:
     flows: tuple[Flow, ...] = run.flows
     new: tuple[NewLabels, ...] = run.new_labels
     phases: tuple[PhaseCost, ...] = run.phases
-    copies: Agreement = run.copies
-    print(len(flows), len(new), len(phases), copies.share_after)
+    consistency: Consistency = run.consistency
+    print(len(flows), len(new), len(phases), consistency.agreement)
     quoted: AsyncIterator[QuotedSession] = handle.quoted_sessions()
     async for quote in quoted:
         print(quote.quote)

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from parley.domain.auto_analyze.consistency import Consistency
 from parley.domain.auto_analyze.contract import LabelCount, LabelKind, Statistics
-from parley.domain.auto_analyze.overview import Agreement, Flow, NewLabels, PhaseCost, QuotedSession, RunOverview
+from parley.domain.auto_analyze.overview import Flow, NewLabels, PhaseCost, QuotedSession, RunOverview
 from parley.domain.chat import Containment
 from parley.domain.costs import Costs
 
@@ -72,7 +73,7 @@ def overview_of(sessions: Sequence[QuotedSession], **changes: Any) -> RunOvervie
             _phase("parallel streams", 300, 910_000, "1.91", "0.02"),
             _phase("conflict resolution", 3, 9000, "0.03"),
         ),
-        "copies": Agreement(pairs=200, before=150, after=192),
+        "consistency": Consistency(copies=40, agreement_before=0.75, agreement=0.96, singletons=9, entropy=4.2),
         "costs": Costs(lines=()),
     }
     return RunOverview(**{**given, **changes})

@@ -18,9 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 import parley.storage
 from parley.client.generate import generate_input
 from parley.client.reading import read_session
+from parley.domain.auto_analyze.consistency import Consistency
 from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.auto_analyze.evidence import LabelEvidence
-from parley.domain.auto_analyze.overview import Agreement
 from parley.domain.budgets import Period
 from parley.domain.conversation.context import RunningSummary
 from parley.domain.conversation.contract import ConversationCost, NewTurn
@@ -298,11 +298,11 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "run_overview.flows": (lambda tx, _: run_overview.flows(tx, THEIRS, JOB), []),
     "run_overview.new_labels": (lambda tx, _: run_overview.new_labels(tx, THEIRS, JOB), []),
     "run_overview.phase_costs": (lambda tx, _: run_overview.phase_costs(tx, THEIRS, JOB), []),
-    "run_overview.copies_agreement": (lambda tx, _: run_overview.copies_agreement(tx, THEIRS, JOB), Agreement()),
     "run_overview.quoted_sessions": (
         lambda tx, _: run_overview.quoted_sessions(tx, THEIRS, JOB, after=-1, limit=10),
         [],
     ),
+    "label_consistency.measure": (lambda tx, _: label_consistency.measure(tx, THEIRS, JOB, 0), Consistency()),
     "label_consistency.intents": (lambda tx, _: label_consistency.intents(tx, THEIRS, JOB, first=True), {}),
     "label_consistency.copies": (lambda tx, _: label_consistency.copies(tx, THEIRS, JOB), []),
     "label_evidence.sample": (lambda tx, _: label_evidence.sample(tx, THEIRS, JOB, LabelKind.INTENT, 10), {}),

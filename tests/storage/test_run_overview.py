@@ -3,9 +3,9 @@
 from decimal import Decimal
 from uuid import uuid4
 
-from parley.domain.auto_analyze.overview import Agreement, Flow, NewLabels, PhaseCost
+from parley.domain.auto_analyze.overview import Flow, NewLabels, PhaseCost
 from parley.domain.chat import Containment
-from parley.storage import run_overview
+from parley.storage import label_consistency, run_overview
 from parley.storage.database import Database
 from parley.storage.tables import AutoLabel, AutoRun, AutoSession, Dataset, StoredChat, UsageLog
 
@@ -69,7 +69,7 @@ async def test_a_run_at_a_glance(database: Database):
         flows = await run_overview.flows(tx, "acme", "run")
         new = await run_overview.new_labels(tx, "acme", "run")
         phases = await run_overview.phase_costs(tx, "acme", "run")
-        copies = await run_overview.copies_agreement(tx, "acme", "run")
+        figures = await label_consistency.measure(tx, "acme", "run", 4)
     assert flows == [
         Flow(intent="billing", containment=Containment.AGENT, drop_off_location=None, sessions=2),
         Flow(intent="delivery", containment=Containment.SELF_SERVICE, drop_off_location=None, sessions=1),
@@ -87,7 +87,7 @@ async def test_a_run_at_a_glance(database: Database):
         name: PhaseCost(phase=name, attempts=count, tokens=100 * count, confirmed_usd=sure, uncertain_usd=unsure)
         for name, (count, sure, unsure) in costs.items()
     }
-    assert copies == Agreement(pairs=3, before=0, after=1)
+    assert (figures.copies, figures.agreement_before, figures.agreement) == (3, 0.0, 0.3333)
 
 
 async def test_sessions_come_with_a_quote_page_by_page(database: Database):

@@ -1,12 +1,11 @@
 """A labelling run at a glance: what its report draws, and figures that say how far its labels can be trusted."""
 
-import math
 import re
 from collections import Counter
-from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 
+from parley.domain.auto_analyze.consistency import Consistency
 from parley.domain.auto_analyze.contract import LabelCount, LabelKind, Statistics
 from parley.domain.chat import ChatSession, Containment
 from parley.domain.costs import Costs
@@ -48,24 +47,6 @@ class PhaseCost(Model):
     uncertain_usd: Decimal
 
 
-class Agreement(Model):
-    """Pairs of sessions with the same words, and how many of them have one intent, before and after merging."""
-
-    pairs: int = 0
-    before: int = 0
-    after: int = 0
-
-    @property
-    def share_before(self) -> float | None:
-        """From 0 to 1; None without a pair."""
-        return self.before / self.pairs if self.pairs else None
-
-    @property
-    def share_after(self) -> float | None:
-        """From 0 to 1; None without a pair."""
-        return self.after / self.pairs if self.pairs else None
-
-
 class RunOverview(Model):
     """A labelling run as it is now: its labels, where sessions go, what it cost, and how consistent it is.
 
@@ -75,7 +56,7 @@ class RunOverview(Model):
         labelled: sessions with an intent. `fallbacks`: those of them that no reply labelled.
         flows: all combinations that occur, the most frequent first.
         new_labels: of the discovery and of each round that found one.
-        copies: how sessions with the same words agree.
+        consistency: the figures of its intents.
     """
 
     id: str
@@ -93,7 +74,7 @@ class RunOverview(Model):
     flows: tuple[Flow, ...]
     new_labels: tuple[NewLabels, ...]
     phases: tuple[PhaseCost, ...]
-    copies: Agreement
+    consistency: Consistency
     costs: Costs
 
     def of_kind(self, kind: LabelKind) -> list[LabelCount]:
@@ -105,11 +86,6 @@ class RunOverview(Model):
         return self.of_kind(LabelKind.INTENT)
 
     @property
-    def singletons(self) -> int:
-        """Intents that one session has."""
-        return sum(line.sessions == 1 for line in self.intents)
-
-    @property
     def catch_alls(self) -> list[LabelCount]:
         """Intents that a large share of the sessions has."""
         return [line for line in self.intents if line.sessions > CATCH_ALL_SHARE * max(self.labelled, 1)]
@@ -119,13 +95,6 @@ class RunOverview(Model):
         """Intents that differ from another one in case, blanks or signs only."""
         spelled = Counter(NOT_A_LETTER.sub("", line.label.casefold()) for line in self.intents)
         return sum(count - 1 for count in spelled.values())
-
-    @property
-    def entropy_bits(self) -> float:
-        """How evenly sessions are spread over intents: 0 if all have one, log2 of their number if evenly."""
-        counts = [line.sessions for line in self.intents]
-        whole = sum(counts)
-        return -sum(count / whole * math.log2(count / whole) for count in counts) if whole else 0.0
 
 
 class QuotedSession(Model):
@@ -149,20 +118,6 @@ def quote_of(session: ChatSession, label: str | None) -> str:
     wanted = _words(label or "")
     best = max(texts, key=lambda text: len(wanted & _words(text)), default="")
     return shorten(best, QUOTE_CHARACTERS)
-
-
-def agreement(groups: Iterable[tuple[Counter[str | None], Counter[str | None]]]) -> Agreement:
-    """How sessions with the same words agree. `groups`: their labels before and after merging."""
-    pairs = before = after = 0
-    for given, merged in groups:
-        pairs += _pairs(given.total())
-        before += sum(map(_pairs, given.values()))
-        after += sum(map(_pairs, merged.values()))
-    return Agreement(pairs=pairs, before=before, after=after)
-
-
-def _pairs(count: int) -> int:
-    return count * (count - 1) // 2
 
 
 def _words(text: str) -> set[str]:

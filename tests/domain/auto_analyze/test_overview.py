@@ -1,11 +1,9 @@
 """Figures of a run at a glance, and the quote of a session."""
 
-from collections import Counter
-
 import pytest
 
 from parley.domain.auto_analyze.contract import LabelCount, LabelKind
-from parley.domain.auto_analyze.overview import QUOTE_CHARACTERS, Agreement, agreement, quote_of
+from parley.domain.auto_analyze.overview import QUOTE_CHARACTERS, quote_of
 from parley.domain.chat import ChatSession
 from tests.report.runs import overview_of, sessions_of
 
@@ -34,20 +32,10 @@ def test_words_of_agents_are_not_quoted_and_long_ones_are_cut():
     assert (len(quote), quote[-1]) == (QUOTE_CHARACTERS, "…")
 
 
-def test_copies_agree_by_pairs():
-    groups = [(Counter({"a": 2, "b": 1}), Counter({"a": 3})), (Counter({"a": 1, "b": 1}), Counter({"a": 1, "b": 1}))]
-    found = agreement(groups)
-    assert (found, found.share_before, found.share_after) == (Agreement(pairs=4, before=1, after=3), 0.25, 0.75)
-    assert agreement([]).share_after is None
-
-
 def test_figures_of_intents():
     counts = {"billing": 60, "Billing!": 1, "log-in": 20, "log in": 18, "rare": 1}
     labels = [LabelCount(kind=LabelKind.INTENT, label=name, sessions=count) for name, count in counts.items()]
     other = LabelCount(kind=LabelKind.TRANSFER_REASON, label="x", sessions=100)
     run = overview_of(sessions_of(100), labels=(*labels, other))
-    assert (run.singletons, run.spelled_alike) == (2, 2)
+    assert run.spelled_alike == 2
     assert [line.label for line in run.catch_alls] == ["billing"]
-    even = run.model_copy(update={"labels": tuple(one.model_copy(update={"sessions": 7}) for one in labels[:4])})
-    assert even.entropy_bits == pytest.approx(2)
-    assert run.model_copy(update={"labels": ()}).entropy_bits == 0
