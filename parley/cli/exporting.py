@@ -28,19 +28,30 @@ async def write_sessions(sessions: AsyncIterator[ExportedSession], path: Path) -
     writer = WRITERS.get(path.suffix.lower())
     if writer is None:
         raise InvalidInput("must end in .jsonl, .csv or .parquet", where=path.name)
-    part, written = path.with_name(f"{path.name}.part"), 0
+    written = 0
+    with replacing(path) as part, writer(part) as write:
+        async for session in sessions:
+            write(session)
+            written += 1
+    return written
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new file that replaces the one at `path` once it is complete: at the end of the block.
+
+    Raises:
+        InvalidInput: it cannot be written.
+    """
+    part = path.with_name(f"{path.name}.part")
     try:
-        with writer(part) as write:
-            async for session in sessions:
-                write(session)
-                written += 1
+        yield part
         part.replace(path)
     except OSError as error:
         raise InvalidInput(f"cannot be written: {error.strerror}", where=str(path)) from None
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-    return written
 
 
 Write = Callable[[ExportedSession], object]

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from parley import AnalysisHandle, AnalysisReport, AutoAnalyzeHandle, InvalidInput, NotFound
 from parley.cli.console import err
+from parley.cli.exporting import replacing
 
 
 async def write_report(
@@ -34,7 +35,8 @@ async def write_report(
     with suppress(NotFound):  # it has been purged
         session = await job.session()
     link = _address(recording, path) if recording else ""
-    _write(path, report_page(found.analysis, session, audio.content if audio else None, link=link))
+    with replacing(path) as part:
+        part.write_text(report_page(found.analysis, session, audio.content if audio else None, link=link), "utf-8")
     err.say(f"report written to {path}")
     if audio is not None and audio.size > MOST_EMBEDDED:
         err.say(f"it plays {recording}, which must stay there" if link else "the recording is too large for the page")
@@ -45,26 +47,11 @@ async def _write_labelling(job: AutoAnalyzeHandle, path: Path) -> None:
     from parley.report.labelling import write_page  # noqa: PLC0415 - a template engine takes 50 ms to load
 
     overview = await job.overview()
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            await write_page(overview, job.quoted_sessions(), file)
-        part.replace(path)
-    except OSError as error:
-        raise InvalidInput(f"cannot be written: {error.strerror}", where=str(path)) from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    with replacing(path) as part, part.open("w", encoding="utf-8") as file:
+        await write_page(overview, job.quoted_sessions(), file)
     err.say(f"report written to {path}")
 
 
 def _address(recording: Path, page: Path) -> str:
     """The address of the recording from the page."""
     return quote(os.path.relpath(recording, page.parent).replace(os.sep, "/"))
-
-
-def _write(path: Path, page: str) -> None:
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise InvalidInput(f"cannot be written: {error.strerror}", where=str(path)) from None

@@ -33,7 +33,6 @@ with workflow.unsafe.imports_passed_through():
         LabelKind,
         PauseRun,
         Phase,
-        ReadProgress,
         ResumeRun,
         RunControls,
         RunSnapshot,
@@ -45,7 +44,7 @@ with workflow.unsafe.imports_passed_through():
     from parley.failures import reason_of
     from workflows.auto_analyze.batches import BatchLabeller
     from workflows.auto_analyze.conflicts import ConflictResolver
-    from workflows.auto_analyze.parallel import ParallelStreams
+    from workflows.auto_analyze.parallel import ParallelStreams, show_progress
     from workflows.auto_analyze.reassignment import Reassigner
     from workflows.auto_analyze.run_state import RunState, history_is_long
     from workflows.fallback import raise_if_cancelled
@@ -257,7 +256,7 @@ class AutoAnalyze:
     async def _copy_labels(self) -> None:
         """Sessions with the same transcript have the same labels."""
         if self._state.finishing:
-            await self._count_labelled()
+            await show_progress(self._job, self._state)  # it has not looked since its last request
         if not self._state.plan.copies:
             return
         copied = await workflow.execute_activity_method(
@@ -265,17 +264,6 @@ class AutoAnalyze:
         )
         raise_if_cancelled()
         self._state.complete_copies(copied.labelled)
-
-    async def _count_labelled(self) -> None:
-        """Count what is labelled: a run that is to finish has not looked since its last request."""
-        progress = await workflow.execute_local_activity_method(
-            RunActivities.read_progress,
-            ReadProgress(job=self._job, sized_for=self._state.plan.candidates[0].model),
-            summary="what is labelled",
-            **LOCAL_STEP,
-        )
-        raise_if_cancelled()
-        self._state.show_streams(progress)
 
     async def _resolve_conflicts(self) -> None:
         """Phase 3: compare labels for equal meaning, with the part of the budget that was set aside."""

@@ -40,6 +40,18 @@ SOONEST_LOOK, LATEST_LOOK, LOOKS = timedelta(seconds=2), timedelta(seconds=15), 
 Stream = workflow.ChildWorkflowHandle[Any, StreamReport]
 
 
+async def show_progress(job: Job, state: RunState) -> None:
+    """Read what is labelled, and show it."""
+    progress = await workflow.execute_local_activity_method(
+        RunActivities.read_progress,
+        ReadProgress(job=job, sized_for=state.plan.candidates[0].model),
+        summary="progress of the streams",
+        **LOCAL_STEP,
+    )
+    raise_if_cancelled()
+    state.show_streams(progress)
+
+
 class ParallelStreams:
     """The streams of one segment. `make_labeller` makes the labeller for batches that the run labels itself."""
 
@@ -92,7 +104,7 @@ class ParallelStreams:
             elif history_is_long():
                 await self._end_streams("the history of the run is long")
             if not (ended and self._streams):
-                await self._read_progress()
+                await show_progress(self._job, self._state)
         self._state.add_capacity((workflow.now() - started).total_seconds(), count)
 
     async def _wait(self, elapsed: timedelta) -> None:
@@ -155,16 +167,6 @@ class ParallelStreams:
         await asyncio.gather(*signals, return_exceptions=True)
         raise_if_cancelled()
 
-    async def _read_progress(self) -> None:
-        progress = await workflow.execute_local_activity_method(
-            RunActivities.read_progress,
-            ReadProgress(job=self._job, sized_for=self._state.plan.candidates[0].model),
-            summary="progress of the streams",
-            **LOCAL_STEP,
-        )
-        raise_if_cancelled()
-        self._state.show_streams(progress)
-
     async def _label_sequentially(self) -> bool:
         """Label one batch after the other. No concurrent request holds a reservation any more.
 
@@ -186,7 +188,7 @@ class ParallelStreams:
                 self._state.add_reports([report])
                 self._state.add_capacity(report.seconds, self._job.input.streams)
                 self._state.refused_in_a_row = refused_in_a_row(self._state.refused_in_a_row, [report])
-            await self._read_progress()
+            await show_progress(self._job, self._state)
         return False
 
     async def _label_batch(self, labeller: BatchLabeller, batch: Batch) -> BatchReport:
