@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from parley.domain.auto_analyze.prompts import CONDENSE_SYSTEM, LABEL_SYSTEM, RESOLVE_SYSTEM
+from parley.domain.auto_analyze.prompts import CONDENSE_SYSTEM, LABEL_SYSTEM, REASSIGN_SYSTEM, RESOLVE_SYSTEM
 from parley.domain.coaching.prompts import SYSTEM as COACHING_SYSTEM
 from parley.domain.conversation.extraction import SYSTEM as EXTRACTION_SYSTEM
 from parley.domain.errors import InvalidInput
@@ -81,7 +81,7 @@ OF_JOBS = (
     ),
     Template(
         name="auto_analyze_classification",
-        version=1,
+        version=2,
         purpose="Labels a batch of chat sessions.",
         text=LABEL_SYSTEM,
         job="AutoAnalyze",
@@ -95,9 +95,16 @@ OF_JOBS = (
     ),
     Template(
         name="auto_analyze_resolution",
-        version=1,
+        version=2,
         purpose="Finds labels that mean the same.",
         text=RESOLVE_SYSTEM,
+        job="AutoAnalyze",
+    ),
+    Template(
+        name="auto_analyze_second_look",
+        version=1,
+        purpose="Checks labels that are in doubt.",
+        text=REASSIGN_SYSTEM,
         job="AutoAnalyze",
     ),
     Template(

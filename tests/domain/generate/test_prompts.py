@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from parley.domain.auto_analyze.prompts import CONDENSE_SYSTEM, LABEL_SYSTEM, RESOLVE_SYSTEM
+from parley.domain.auto_analyze.prompts import CONDENSE_SYSTEM, LABEL_SYSTEM, REASSIGN_SYSTEM, RESOLVE_SYSTEM
 from parley.domain.coaching.prompts import SYSTEM
 from parley.domain.configuration import Configuration, variables
 from parley.domain.errors import InvalidInput
@@ -20,9 +20,10 @@ STYLES = ("casual", "technical", "creative", "concise")
 RELEASED = {
     "quality_scoring@1": "165d54f72280",
     "memory_extraction@1": "c7b53d2cee9c",
-    "auto_analyze_classification@1": "b565637ec66f",
+    "auto_analyze_classification@2": "fa96af9cb192",
     "auto_analyze_condensing@1": "b669183905c8",
-    "auto_analyze_resolution@1": "8d7d0a821324",
+    "auto_analyze_resolution@2": "fca5abadc601",
+    "auto_analyze_second_look@1": "dbae1c21873f",
     "casual@1": "5263593f563e",
     "condensing@2": "cf3a4741f526",
     "concise@1": "8122ac8bb49c",
@@ -46,6 +47,7 @@ def test_the_templates_of_jobs_are_what_the_jobs_send():
         "auto_analyze_classification": LABEL_SYSTEM,
         "auto_analyze_condensing": CONDENSE_SYSTEM,
         "auto_analyze_resolution": RESOLVE_SYSTEM,
+        "auto_analyze_second_look": REASSIGN_SYSTEM,
     }
     assert {name: template(name).text for name in sent} == sent
 
