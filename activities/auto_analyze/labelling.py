@@ -98,19 +98,20 @@ class LabellingActivities:
     async def _classify(self, step: ClassifyStep, known: NearestLabels) -> ClassifyOutcome:
         async with self._database.reads() as tx:
             work = await runs.load_work(tx, step.job.input.workspace_id, step.job.job_key, step.ordinals)
-        said = [opening(item.session.messages) for item in work]
-        fitting = await asyncio.to_thread(known.fitting, said, step.sized_for)
+        said = {item.ordinal: opening(item.session.messages) for item in work}
+        fitting = await asyncio.to_thread(known.fitting, [*said.values()], step.sized_for)
         oversized = _oversized(work, prompt_budget(step.sized_for, fitting.tokens, len(work)))
         if oversized:
             return ClassifyOutcome(oversized=oversized)
         found = {item.ordinal: no_text_labels(item.session.containment) for item in work if not _has_text(item)}
         with_text = {f"s{item.ordinal}": item for item in work if _has_text(item)}
+        said = {item.ordinal: said[item.ordinal] for item in with_text.values()}
         if not with_text:
             return await self._store_labels(step, found)
         if not _fits_candidate(step, with_text.values(), fitting.tokens):
             return _too_long(step, work)
         try:
-            return await self._request_labels(step, with_text, fitting, found)
+            return await self._request_labels(step, with_text, fitting, found, said)
         except ContextTooLong:
             if step.sized_for == UNKNOWN_MODEL:
                 raise
@@ -209,13 +210,16 @@ class LabellingActivities:
         work: Mapping[str, Work],
         fitting: Fitting,
         by_rule: dict[int, SessionLabels],
+        said: Mapping[int, str],
     ) -> ClassifyOutcome:
-        """Request the labels of these sessions, and store what the reply gives. `by_rule`: labels to store with it."""
+        """Request the labels of these sessions, and store what the reply gives.
+
+        `by_rule`: labels to store with it. `said`: what the users of the sessions said first.
+        """
         condensed = {name: item.condensed for name, item in work.items() if item.condensed}
         sessions = {name: item.session for name, item in work.items()}
         request = classification_request(sessions, fitting.labels, condensed, fitting.evidence)
         request_step = step.request_step([work[name].ordinal for name in condensed])
-        said = {item.ordinal: opening(item.session.messages) for item in work.values()}
         labelled: _Labelled | None = None
 
         async def store(tx: AsyncSession, reply: Reply) -> None:

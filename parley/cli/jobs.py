@@ -186,12 +186,7 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Import a file of chat sessions: the whole file, or nothing."""
-    how: ReadingOptions = {
-        "format": format,
-        "roles": parse_roles(role or []),
-        "session_gap_hours": session_gap,
-        "skip_invalid": skip_invalid,
-    }
+    how = _reading_options(format, role, session_gap, skip_invalid=skip_invalid)
 
     async def work(client: Client) -> None:
         done = await import_file(client, file, **how)
@@ -232,12 +227,7 @@ def auto_analyze(
     """Import chat sessions and label them consistently."""
     if html and detach:
         raise InvalidInput("the report is written when the job has ended: use it with `results`", where="--html")
-    how: ReadingOptions = {
-        "format": format,
-        "roles": parse_roles(role or []),
-        "session_gap_hours": session_gap,
-        "skip_invalid": skip_invalid,
-    }
+    how = _reading_options(format, role, session_gap, skip_invalid=skip_invalid)
     options: AutoAnalyzeOptions = {
         "provider": Provider(provider) if provider else None,
         "model": model,
@@ -261,6 +251,17 @@ def auto_analyze(
         await follow_started(client, job, detach=detach, as_json=as_json, html=html)
 
     with_client(workspace, work)
+
+
+def _reading_options(
+    format: ChatFormat | None, role: Sequence[str] | None, session_gap: float, *, skip_invalid: bool
+) -> ReadingOptions:
+    return {
+        "format": format,
+        "roles": parse_roles(role or []),
+        "session_gap_hours": session_gap,
+        "skip_invalid": skip_invalid,
+    }
 
 
 def _run_options(

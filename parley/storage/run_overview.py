@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, literal, literal_column, select
+from sqlalchemy import ColumnElement, case, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -17,7 +17,7 @@ from parley.domain.auto_analyze.overview import (
 from parley.domain.chat import ChatSession
 from parley.storage.auto_analyze import CHAT_OF_SESSION, RUN_OF_SESSION
 from parley.storage.tables import AutoLabel, AutoRun, AutoSession, StoredChat, UsageLog
-from parley.storage.usage import CONFIRMED_USD, UNCERTAIN_USD
+from parley.storage.usage import CONFIRMED_USD, UNCERTAIN_USD, word_of_step
 
 TEXTS = literal_column("'$.messages[*].text'::jsonpath")
 PHASES = {word: phase.value for word, phase in PHASE_OF_STEP.items()}
@@ -54,8 +54,7 @@ async def new_labels(tx: AsyncSession, workspace_id: str, job_key: str) -> list[
 
 async def phase_costs(tx: AsyncSession, workspace_id: str, job_key: str) -> list[PhaseCost]:
     """The paid attempts of a run by phase, in the order of their first one."""
-    step = func.substr(UsageLog.request_id, func.length(job_key) + 2)
-    word = func.split_part(func.split_part(step, literal("/"), 1), literal("-"), 1)
+    word = word_of_step()
     phase = case(PHASES, value=word, else_=word)
     query = (
         select(

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Select, case, extract, func, select, union_all
+from sqlalchemy import ColumnElement, Select, case, extract, func, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -27,10 +27,14 @@ async def total_usd(tx: AsyncSession, workspace_id: str, job_key: str) -> Decima
     return (await tx.execute(select(func.sum(UsageLog.cost_usd)).where(*of_job))).scalar() or Decimal(0)
 
 
+def word_of_step() -> ColumnElement[str]:
+    """The first word of a request's step, which names the phase of a job: `{job_key}/{word}-…`."""
+    return func.split_part(func.split_part(UsageLog.request_id, "/", 2), "-", 1)
+
+
 async def tokens_by_step(tx: AsyncSession, workspace_id: str, job_key: str) -> dict[str, int]:
     """The tokens of a job by the first word of its requests' steps: `{job_key}/{word}-…`."""
-    first = func.split_part(UsageLog.request_id, "/", 2)
-    word = func.split_part(first, "-", 1)
+    word = word_of_step()
     query = (
         select(word, func.sum(UsageLog.tokens_total))
         .where(col(UsageLog.workspace_id) == workspace_id, col(UsageLog.job_key) == job_key)

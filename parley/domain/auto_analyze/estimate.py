@@ -148,8 +148,12 @@ def _conflicts(model: str) -> _Work:
     room, in_prompt = comparison_room(model), LABEL_TOKENS + EVIDENCE_TOKENS
     at_once = min(room.labels, room.tokens // (in_prompt + RESOLVE_TOKENS_PER_LABEL))
     requests = len(LabelKind) * -(-by_kind // at_once)
-    sent = requests * count_tokens(RESOLVE_SYSTEM) + LABELS * in_prompt
-    return _Work(Phase.CONFLICTS, requests, requests, sent, 2 * LABELS * LABEL_TOKENS)
+    return _Work(Phase.CONFLICTS, requests, requests, _compared_tokens(requests), 2 * LABELS * LABEL_TOKENS)
+
+
+def _compared_tokens(requests: int) -> int:
+    """What so many requests send in which all labels are compared once, each with its evidence."""
+    return requests * count_tokens(RESOLVE_SYSTEM) + LABELS * (LABEL_TOKENS + EVIDENCE_TOKENS)
 
 
 def _phase(work: _Work, rates: Rates, speed: Speed) -> PhaseEstimate:
@@ -183,8 +187,8 @@ def set_aside_usd(budget_usd: Decimal, rates: Rates) -> Decimal:
     """
     by_kind = -(-LABELS // len(LabelKind))
     replies = len(LabelKind) * resolution_tokens(by_kind)
-    sent = len(LabelKind) * count_tokens(RESOLVE_SYSTEM) + LABELS * (LABEL_TOKENS + EVIDENCE_TOKENS)
-    return min(cost(Usage(input_tokens=sent, output_tokens=replies), rates), budget_usd / 4)
+    used = Usage(input_tokens=_compared_tokens(len(LabelKind)), output_tokens=replies)
+    return min(cost(used, rates), budget_usd / 4)
 
 
 def discovery_quota(sessions_per_stream: int | None) -> int:
