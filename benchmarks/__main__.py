@@ -30,6 +30,7 @@ from benchmarks import (
     memory,
     overhead,
     parallel,
+    peers,
     retention,
     savings,
     session_savings,
@@ -49,6 +50,7 @@ Benchmark = Callable[[Options], Awaitable[Figures]]
 MODULES = (
     parallel,
     overhead,
+    peers,
     labels,
     meaning,
     history,

@@ -20,8 +20,10 @@ from uuid import uuid4
 
 import httpx2
 import psutil
+import psycopg
+from psycopg import sql
 from pydantic import SecretStr
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from benchmarks.phases import Phases, Request
 from parley import Client
@@ -96,7 +98,7 @@ class Bench:
     def cpu(self) -> dict[str, float]:
         """Seconds of CPU that each part of the stack has used so far, with its child processes."""
         started = StateDir(self.directory / "state").read_stack().processes
-        return {name: _cpu_seconds(started[name].pid) for name in PARTS if name in started}
+        return {name: cpu_seconds(started[name].pid) for name in PARTS if name in started}
 
     def memory(self, kind: Literal["pss", "rss"] = "pss") -> dict[str, float]:
         """MiB of memory of each part, with its child processes. `pss`: what they share counts once; `rss`: for each."""
@@ -128,6 +130,13 @@ class Bench:
         say(f"labelled in {seconds:.1f} s with {len(requests)} requests")
         phases = Phases.of(requests)
         return Run(client, job, seconds, import_seconds, report.statistics, phases)
+
+    async def create_database(self, name: str) -> str:
+        """Create an empty database on the stack's server, and return its address."""
+        url = make_url(self.addresses.database_url)
+        async with await psycopg.AsyncConnection.connect(self.addresses.database_url, autocommit=True) as server:
+            await server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return url.set(database=name).render_as_string(hide_password=False)
 
     async def client(self, workspace: str) -> Client:
         """A client for a workspace, closed with the stack."""
@@ -165,7 +174,8 @@ def _mebibytes(pid: int, kind: str) -> float:
     return sum(getattr(one.memory_full_info(), kind) for one in (parent, *parent.children(recursive=True))) / MEBIBYTE
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """Seconds of CPU that a process has used so far, with its child processes."""
     parent = psutil.Process(pid)
     times = [process.cpu_times() for process in (parent, *parent.children(recursive=True))]
     return sum(spent.user + spent.system for spent in times) + times[0].children_user + times[0].children_system
