@@ -134,7 +134,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
             steps = [*starting, analysis.publish, analysis.finish, analysis.close]
             bulk = [auto_runs.prepare, auto_runs.plan_batches, auto_runs.copy_labels, auto_runs.finish, auto_runs.close]
             merging = [auto_runs.apply_fallback, auto_runs.plan_conflicts, auto_runs.apply_conflicts]
-            merging += [auto_runs.plan_reassignment, auto_runs.apply_reassignment]
+            merging += [auto_runs.plan_reassignment, auto_runs.apply_reassignment, auto_runs.plan_probes]
             daily = housekeeping(client, database, settings, policy)
             return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, *merging, *daily], **common)
         if role == "acoustics":

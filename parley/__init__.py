@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from parley.client.housekeeping import CostAlertReport, EventReport, Housekeeping
     from parley.client.importing import Imported, ReadingOptions, Skipped
     from parley.client.knowledge import Knowledge
+    from parley.client.label_files import read_labels
     from parley.client.listing import JobPage, JobSummary
     from parley.client.memory import UserMemory
     from parley.client.optimizing import Optimized
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from parley.client.reports import Reports
     from parley.client.session_analysis import AnalysisHandle, AnalysisReport, HearingOptions, RecordingPart
     from parley.client.streaming import GenerateStream
+    from parley.domain.auto_analyze.comparison import DifferingSession, PairOfLabels, RunComparison, RunSide
     from parley.domain.auto_analyze.consistency import Consistency
     from parley.domain.auto_analyze.contract import (
         AutoAnalyzeInput,
@@ -42,8 +44,17 @@ if TYPE_CHECKING:
         RunControls,
         Statistics,
     )
+    from parley.domain.auto_analyze.drift import KindDrift, LabelChange, LabelDrift, LabelTrend
     from parley.domain.auto_analyze.estimate import RunEstimate
-    from parley.domain.auto_analyze.overview import Flow, NewLabels, PhaseCost, QuotedSession, RunOverview
+    from parley.domain.auto_analyze.overview import (
+        EarlierRun,
+        Flow,
+        NewLabels,
+        PhaseCost,
+        QuotedSession,
+        RunOverview,
+    )
+    from parley.domain.auto_analyze.taxonomy import GivenLabel, Taxonomy
     from parley.domain.budgets import CapView, Period
     from parley.domain.chat import ChatSession
     from parley.domain.chat_formats import ChatFormat, ChatRole
@@ -155,6 +166,7 @@ _MODULES = {
     "parley.client.generation": ("GenerationHandle", "GenerationReport"),
     "parley.client.housekeeping": ("CostAlertReport", "EventReport", "Housekeeping"),
     "parley.client.importing": ("Imported", "ReadingOptions", "Skipped"),
+    "parley.client.label_files": ("read_labels",),
     "parley.client.listing": ("JobPage", "JobSummary"),
     "parley.client.knowledge": ("Knowledge",),
     "parley.client.memory": ("UserMemory",),
@@ -177,15 +189,19 @@ _MODULES = {
         "MergeStep",
         "Statistics",
     ),
+    "parley.domain.auto_analyze.comparison": ("DifferingSession", "PairOfLabels", "RunComparison", "RunSide"),
     "parley.domain.auto_analyze.consistency": ("Consistency",),
+    "parley.domain.auto_analyze.drift": ("KindDrift", "LabelChange", "LabelDrift", "LabelTrend"),
     "parley.domain.auto_analyze.estimate": ("RunEstimate",),
     "parley.domain.auto_analyze.overview": (
+        "EarlierRun",
         "Flow",
         "NewLabels",
         "PhaseCost",
         "QuotedSession",
         "RunOverview",
     ),
+    "parley.domain.auto_analyze.taxonomy": ("GivenLabel", "Taxonomy"),
     "parley.domain.budgets": ("CapView", "Period"),
     "parley.domain.chat": ("ChatSession",),
     "parley.domain.chat_formats": ("ChatFormat", "ChatRole"),
@@ -340,10 +356,12 @@ __all__ = [
     "Costs",
     "DaySpend",
     "Deadlines",
+    "DifferingSession",
     "Digits",
     "Disagreement",
     "DiscoveryTerms",
     "DocumentKind",
+    "EarlierRun",
     "Ended",
     "EnergyBalance",
     "ErrorKind",
@@ -361,6 +379,7 @@ __all__ = [
     "GenerateStream",
     "GenerationHandle",
     "GenerationReport",
+    "GivenLabel",
     "HealthReport",
     "HearingOptions",
     "Housekeeping",
@@ -373,13 +392,17 @@ __all__ = [
     "JobPage",
     "JobSummary",
     "KeyAction",
+    "KindDrift",
     "Knowledge",
     "KnowledgeDocument",
     "KnowledgePassage",
     "KnowledgeUsed",
+    "LabelChange",
     "LabelCount",
+    "LabelDrift",
     "LabelKind",
     "LabelOrigin",
+    "LabelTrend",
     "LabelledChat",
     "ListedConversation",
     "Memory",
@@ -396,6 +419,7 @@ __all__ = [
     "NumberSettings",
     "OnRateLimit",
     "Optimized",
+    "PairOfLabels",
     "ParleyError",
     "Period",
     "PhaseCost",
@@ -419,9 +443,11 @@ __all__ = [
     "Reports",
     "Rubric",
     "RubricSkill",
+    "RunComparison",
     "RunControls",
     "RunEstimate",
     "RunOverview",
+    "RunSide",
     "Scope",
     "Session",
     "SessionAnalysisInput",
@@ -435,6 +461,7 @@ __all__ = [
     "StreamReceiver",
     "StreamTarget",
     "Summary",
+    "Taxonomy",
     "TextDelta",
     "TextPart",
     "TimeSeries",
@@ -455,4 +482,5 @@ __all__ = [
     "WeekSpend",
     "Word",
     "WorkspaceConfiguration",
+    "read_labels",
 ]

@@ -58,7 +58,8 @@ class Jobs:
 
     def _label(self, given: Mapping[str, Any], _prompt: Prompt) -> Reply:
         known = given["known_labels"] if isinstance(given["known_labels"], dict) else {}
-        labeller = Labeller(self._choice, self._noise, known)
+        closed = given.get("closed_kinds")
+        labeller = Labeller(self._choice, self._noise, known, closed if isinstance(closed, list) else ())
         sessions = given["sessions"] if isinstance(given["sessions"], list) else []
         return {"sessions": [labeller.labels(session) for session in sessions if isinstance(session, dict)]}
 

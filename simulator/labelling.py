@@ -22,6 +22,7 @@ from simulator.text import clip
 from simulator.wire import Message
 
 Meaning = Concept | str
+OTHER = "other"
 QUOTE_LENGTH = 60
 QUOTABLE_LINES = 4  # the first lines of the user, one of which the summary quotes
 SUMMARIES = ('The user asked about {label}: "{quote}".', 'It is about {label}; the user wrote "{quote}".')
@@ -91,10 +92,15 @@ KINDS: Mapping[str, LabelKind] = {
 
 
 class Labeller:
-    """Labels the sessions of one request. The labels of a session depend on its text, the known labels and the seed."""
+    """Labels the sessions of one request. The labels of a session depend on its text, the known labels and the seed.
 
-    def __init__(self, choice: SeededChoice, noise: Noise, known: Mapping[str, Any]) -> None:
-        self._choice, self._noise = choice, noise
+    Where a kind of label is closed, a session whose meaning has no known label gets `OTHER`.
+    """
+
+    def __init__(
+        self, choice: SeededChoice, noise: Noise, known: Mapping[str, Any], closed: Sequence[object] = ()
+    ) -> None:
+        self._choice, self._noise, self._closed = choice, noise, closed
         self._known = {name: _by_meaning(kind, known.get(name)) for name, kind in KINDS.items()}
 
     def labels(self, session: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +121,7 @@ class Labeller:
 
     def _label(self, kind: str, meanings: Sequence[Meaning], transcript: str) -> str:
         meaning = self._meaning(kind, meanings, transcript)
-        known = self._known[kind].get(meaning)
+        known = self._known[kind].get(meaning) or (OTHER if kind in self._closed else None)
         if known and self._fraction("reuse", kind, transcript) < self._noise.reuse:
             return known
         return self._choice.pick(KINDS[kind].paraphrases(meaning), "paraphrase", kind, transcript)

@@ -100,4 +100,7 @@ def _evidence_of(label: str, sample: Sample) -> LabelEvidence:
 def _comparison(labels: Sequence[LabelEvidence], sized_for: str) -> Comparison:
     room = comparison_room(sized_for)
     costs = {one.label: comparison_tokens(one) for one in labels}
-    return Comparison({one.label: one for one in labels}, chunks(labels, costs, room.tokens, room.labels))
+    # Labels that were given stay as they are: to compare only those with each other would be paid for nothing.
+    free = {one.label for one in labels if not one.given}
+    cut = chunks(labels, costs, room.tokens, room.labels) if free else []
+    return Comparison({one.label: one for one in labels}, [chunk for chunk in cut if not free.isdisjoint(chunk)])

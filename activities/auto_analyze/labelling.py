@@ -43,6 +43,7 @@ from parley.domain.auto_analyze.prompts import (
     resolution_request,
 )
 from parley.domain.auto_analyze.reassigning import read_decisions
+from parley.domain.auto_analyze.taxonomy import Allowed, within
 from parley.domain.auto_analyze.validation import SessionLabels, Verdict, judge, no_text_labels
 from parley.domain.capabilities import UNKNOWN_MODEL, narrower
 from parley.domain.errors import ContextTooLong, EmptyReply
@@ -65,6 +66,13 @@ class _Labelled(NamedTuple):
     step: ClassifyStep
     sessions: int
     stored: Stored
+
+
+class _Shown(NamedTuple):
+    """The labels that a request shows, and all that a closed kind has."""
+
+    fitting: Fitting
+    allowed: Allowed
 
 
 class LabellingActivities:
@@ -99,6 +107,7 @@ class LabellingActivities:
         async with self._database.reads() as tx:
             work = await runs.load_work(tx, step.job.input.workspace_id, step.job.job_key, step.ordinals)
         said = {item.ordinal: opening(item.session.messages) for item in work}
+        closed = step.job.input.closed
         fitting = await asyncio.to_thread(known.fitting, [*said.values()], step.sized_for)
         oversized = _oversized(work, prompt_budget(step.sized_for, fitting.tokens, len(work)))
         if oversized:
@@ -111,7 +120,7 @@ class LabellingActivities:
         if not _fits_candidate(step, with_text.values(), fitting.tokens):
             return _too_long(step, work)
         try:
-            return await self._request_labels(step, with_text, fitting, found, said)
+            return await self._request_labels(step, with_text, _Shown(fitting, known.allowed(closed)), found, said)
         except ContextTooLong:
             if step.sized_for == UNKNOWN_MODEL:
                 raise
@@ -208,17 +217,19 @@ class LabellingActivities:
         self,
         step: ClassifyStep,
         work: Mapping[str, Work],
-        fitting: Fitting,
+        shown: _Shown,
         by_rule: dict[int, SessionLabels],
         said: Mapping[int, str],
     ) -> ClassifyOutcome:
         """Request the labels of these sessions, and store what the reply gives.
 
-        `by_rule`: labels to store with it. `said`: what the users of the sessions said first.
+        `shown`: the labels that the request shows, and those of closed kinds. `by_rule`: labels to store with it.
+        `said`: what the users of the sessions said first.
         """
         condensed = {name: item.condensed for name, item in work.items() if item.condensed}
         sessions = {name: item.session for name, item in work.items()}
-        request = classification_request(sessions, fitting.labels, condensed, fitting.evidence)
+        closed, fitting = step.job.input.closed, shown.fitting
+        request = classification_request(sessions, fitting.labels, condensed, fitting.evidence, closed)
         request_step = step.request_step([work[name].ordinal for name in condensed])
         labelled: _Labelled | None = None
 
@@ -226,12 +237,14 @@ class LabellingActivities:
             nonlocal labelled
             assert isinstance(reply, ChatReply)  # noqa: S101 - it answers a chat request
             verdict = judge(reply, {name: item.session.containment for name, item in work.items()})
+            # A label that a closed kind does not have: the session is asked again, and then gets "other".
+            verdict = within(verdict, shown.allowed, to_other=step.ask > 1)
             found = {work[name].ordinal: labels for name, labels in verdict.labels.items()} | by_rule
             complete = step.model_copy(update={"ends": None}) if verdict.missing else step
             labelled = _Labelled(verdict, complete, len(found), await keep_labels(tx, complete, found, said))
 
         # The newest labels change while a request is repeated: it is the same request nevertheless.
-        asked = request if step.horizon is not None else classification_request(sessions, {}, condensed)
+        asked = request if step.horizon is not None else classification_request(sessions, {}, condensed, (), closed)
         reply, usage, is_stored = await self._request(
             step.job, step.candidate, request_step, request, logical=fingerprint(asked), on_reply=store
         )
@@ -240,7 +253,13 @@ class LabellingActivities:
                 await store(tx, reply)
         assert labelled is not None  # noqa: S101 - `store` has set it
         missing = tuple(work[name].ordinal for name in labelled.verdict.missing)
-        counted = {"missing": missing, "invented": labelled.verdict.invented, "left_out": fitting.left_out}
+        verdict = labelled.verdict
+        counted = {
+            "missing": missing,
+            "invented": verdict.invented,
+            "outside": verdict.outside,
+            "left_out": fitting.left_out,
+        }
         outcome = self._outcome(labelled.step, labelled.sessions, labelled.stored)
         return outcome.model_copy(update=counted | usage.model_dump())
 

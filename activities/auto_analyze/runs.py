@@ -8,6 +8,7 @@ from temporalio import activity
 
 from activities.auto_analyze.evidence import LAST_LEVEL, collect_evidence, comparison
 from activities.auto_analyze.reassigning import SESSIONS_AT_ONCE
+from activities.auto_analyze.starting import starting_point
 from activities.boundary import boundary
 from activities.candidates import Candidates
 from parley.domain.auto_analyze.batching import cuts, even_quota, labels_that_fit, left_out
@@ -28,11 +29,14 @@ from parley.domain.auto_analyze.contract import (
     FinishStep,
     Job,
     LabelKind,
+    Phase,
     Plan,
     PlanBatches,
     PlanConflicts,
     PlannedBatches,
+    PlanProbes,
     PlanReassignment,
+    Probes,
     ReadProgress,
     ReassignmentPlan,
     RunProgress,
@@ -44,13 +48,14 @@ from parley.domain.auto_analyze.contract import (
 )
 from parley.domain.auto_analyze.estimate import discovery_quota, idle_streams, set_aside_usd
 from parley.domain.auto_analyze.labels import duplicates
+from parley.domain.auto_analyze.probing import AT_ONCE, LONGEST_PROBE_TOKENS, drawn, probe_batches, probe_count
 from parley.domain.auto_analyze.sampling import coverage, least_sample, processing_order
 from parley.domain.auto_analyze.validation import SessionLabels, fallback_labels
 from parley.domain.pricing import rates_for
 from parley.domain.requests import Provider
 from parley.domain.routing import Candidate, Order, RoutingRequest, rank
 from parley.storage import auto_analyze as runs
-from parley.storage import budgets, label_consistency, reassignments, usage
+from parley.storage import budgets, earlier_runs, label_consistency, probes, reassignments, taxonomies, usage
 from parley.storage.auto_analyze import NOTHING_SAID, OpenBatch, Stored
 from parley.storage.database import Database
 from parley.storage.datasets import load_dataset, session_facts
@@ -67,15 +72,22 @@ class RunActivities:
     @activity.defn(name="auto_analyze.prepare")
     @boundary
     async def prepare(self, job: Job) -> Plan:
-        """Choose the discovery sample and the processing order, and open the job's budget."""
+        """Choose the discovery sample and the processing order, give the run its labels, and open the job's budget.
+
+        Raises:
+            NotFound: the workspace has no such dataset, labels or earlier run.
+        """
         given = job.input
         options = await self._candidates.chat_options(given.workspace_id, given.provider, given.model)
         ranking = rank(options, RoutingRequest(provider=given.provider, order=Order.CHEAPEST_FIRST))
         async with self._database.transaction(bulk=True) as tx:
             dataset = await load_dataset(tx, given.workspace_id, given.dataset_id)
             facts = await session_facts(tx, given.workspace_id, given.dataset_id)
+        start = await starting_point(self._database, given)
+        facts = [session for session in facts if session.position not in start.labelled]
+        terms = None if given.has_closed_intents else given.discovery
         # For a million sessions this takes seconds: outside of a transaction, and in a thread so that heartbeats go on.
-        order = await asyncio.to_thread(processing_order, facts, given.discovery, given.seed)
+        order = await asyncio.to_thread(processing_order, facts, terms, given.seed)
         first = ranking.candidates[0]
         rates = rates_for(first.provider, first.model, self._candidates.rates)
         set_aside = set_aside_usd(given.budget_usd, rates)
@@ -83,16 +95,21 @@ class RunActivities:
             labelling = given.budget_usd - set_aside
             await budgets.open_envelope(tx, given.workspace_id, budgets.job_scope(job.job_key), labelling)
             await runs.begin(tx, _row(job), order.positions, order.copies)
-        chosen = set(order.sample)
+            await taxonomies.give(tx, given.workspace_id, job.job_key, start.labels)
+        # A fork has the sample of its original: as many sessions as that needed.
+        sample = order.sample[: start.sample] if start.sample is not None else order.sample
+        chosen = set(sample)
         sizes = {session.position: session.tokens for session in facts if session.position in chosen}
         quota = discovery_quota(given.sessions_per_stream)
+        least = least_sample(len(order.positions) - len(order.copies), given.discovery)
         return Plan(
             candidates=ranking.candidates,
-            discovery=len(order.sample),
-            discovery_cuts=tuple(cuts([sizes[position] for position in order.sample], first.model, quota)),
-            least=least_sample(len(order.positions) - len(order.copies), given.discovery),
-            sessions=dataset.sessions,
+            discovery=len(sample),
+            discovery_cuts=tuple(cuts([sizes[position] for position in sample], first.model, quota)),
+            least=len(sample) if start.sample is not None else least,
+            sessions=len(order.positions),
             copies=len(order.copies),
+            already_labelled=dataset.sessions - len(order.positions),
             set_aside_usd=set_aside,
             warnings=self._idle_streams(given.streams, first),
         )
@@ -111,8 +128,11 @@ class RunActivities:
         scope = (given.workspace_id, step.job.job_key)
         async with self._database.transaction(bulk=True) as tx:
             tokens = await runs.tokens_from(tx, *scope, step.start, step.end)
+            original = await earlier_runs.batch_sizes(tx, scope[0], given.fork_of, step.start) if given.fork_of else []
         quota = given.sessions_per_stream or even_quota(len(tokens), given.streams, model)
-        counts = await asyncio.to_thread(cuts, tokens, model, quota)
+        # The sessions of a fork are those of its original, in the same order, so its batches can be the same.
+        is_original = sum(original) == len(tokens)
+        counts = original if is_original else await asyncio.to_thread(cuts, tokens, model, quota)
         assign = not given.takes_what_is_next
         async with self._database.transaction(bulk=True) as tx:
             await runs.store_batches(tx, *scope, step.start, counts, given.streams, assign=assign)
@@ -137,13 +157,14 @@ class RunActivities:
         async with self._database.reads() as tx:
             streams = await runs.progress(tx, *scope)
             labels = await runs.known_labels(tx, *scope)
+            given = await taxonomies.given(tx, *scope)
             steps = await usage.tokens_by_step(tx, *scope)
             cost_usd = await usage.total_usd(tx, *scope)
         at_work = [number for _, number, given, labelled in streams if labelled < given]
         return RunProgress(
             labelled=sum(labelled for *_, labelled in streams),
             rounds=min(at_work) - 1 if at_work else max((number for _, number, *_ in streams), default=0),
-            new_labels=sum(map(len, labels.values())),
+            new_labels=sum(map(len, labels.values())) - sum(map(len, given.values())),
             left_out=left_out(labels, labels_that_fit(labels, step.sized_for)),
             tokens=sum(steps.values()),
             cost_usd=cost_usd,
@@ -156,7 +177,8 @@ class RunActivities:
         """Estimate how well the discovery covers the labels: of the kind that it covers least."""
         async with self._database.reads() as tx:
             counted = await runs.discovered_labels(tx, job.input.workspace_id, job.job_key)
-        return Saturation(coverage=min(map(coverage, counted.values())))
+            given = await taxonomies.given(tx, job.input.workspace_id, job.job_key)
+        return Saturation(coverage=min(coverage(labels, given[kind]) for kind, labels in counted.items()))
 
     @activity.defn(name="auto_analyze.copy_labels")
     @boundary
@@ -165,6 +187,19 @@ class RunActivities:
         async with self._database.transaction(bulk=True) as tx:
             copied = await runs.copy_labels(tx, step.job.input.workspace_id, step.job.job_key)
         return ClassifyOutcome(labelled=copied)
+
+    @activity.defn(name="auto_analyze.plan_probes")
+    @boundary
+    async def plan_probes(self, step: PlanProbes) -> Probes:
+        """Choose the sessions that are labelled a second time. Long ones are left out."""
+        given, scope = step.job.input, (step.job.input.workspace_id, step.job.job_key)
+        count = probe_count(given.probes, step.end)
+        ordinals = drawn(step.end, count, given.seed)
+        async with self._database.reads() as tx:
+            own_rounds = await probes.rounds_of(tx, *scope, ordinals, LONGEST_PROBE_TOKENS)
+        size = min(given.sessions_per_stream or AT_ONCE, AT_ONCE)
+        made = probe_batches(own_rounds, count, size, step.rounds, given.seed)
+        return Probes(batches=tuple((one.round, one.ordinals) for one in made))
 
     @activity.defn(name="auto_analyze.apply_fallback")
     @boundary
@@ -204,9 +239,11 @@ class RunActivities:
         workspace_id, job_key = step.job.input.workspace_id, step.job.job_key
         mappings: dict[LabelKind, dict[str, str]] = {}
         async with self._database.transaction(bulk=True) as tx:
+            found = await runs.found_labels(tx, workspace_id, job_key)
             for kind in LabelKind:
-                mappings[kind] = await runs.canonical_labels(tx, workspace_id, job_key, kind, LAST_LEVEL)
-                await runs.apply_canonical(tx, workspace_id, job_key, kind, mappings[kind])
+                mapping = await runs.canonical_labels(tx, workspace_id, job_key, kind, LAST_LEVEL)
+                await runs.apply_canonical(tx, workspace_id, job_key, kind, mapping)
+                mappings[kind] = {label: canonical for label, canonical in mapping.items() if label in found[kind]}
         return AppliedConflicts(
             canonical_labels={kind: len(set(mapping.values())) for kind, mapping in mappings.items()},
             canonical_mappings={kind: duplicates(mapping) for kind, mapping in mappings.items()},
@@ -252,13 +289,18 @@ class RunActivities:
             if reason:  # a run that failed before it had a row gets one, for its reason
                 await runs.begin(tx, _row(job), ())
             counted = await runs.counts(tx, workspace_id, job.job_key)
-            unique = {
-                kind: len(await runs.canonical_labels(tx, workspace_id, job.job_key, kind, 0)) for kind in LabelKind
-            }
+            found = await runs.found_labels(tx, workspace_id, job.job_key)
+            unique = {kind: len(labels) for kind, labels in found.items()}
+            given = sum(map(len, (await taxonomies.given(tx, workspace_id, job.job_key)).values()))
             cost_usd = await usage.total_usd(tx, workspace_id, job.job_key)
             steps = await usage.tokens_by_step(tx, workspace_id, job.job_key)
             tokens = {PHASE_OF_STEP[word]: tokens for word, tokens in steps.items()}
-            ended = {"unique_labels": unique, "cost_usd": cost_usd, "tokens_by_phase": tokens}
+            ended = {
+                "unique_labels": unique,
+                "given_labels": given,
+                "cost_usd": cost_usd,
+                "tokens_by_phase": tokens,
+            }
             complete = statistics.model_copy(update=counted | ended)
             await runs.end(tx, workspace_id, job.job_key, status, complete.model_dump(mode="json"), reason)
         return complete
@@ -268,6 +310,9 @@ async def keep_labels(
     tx: AsyncSession, step: BatchStep, labels: Mapping[int, SessionLabels], said: Mapping[int, str] = NOTHING_SAID
 ) -> Stored:
     """Store the labels of sessions by ordinal. `said`: what the users of the sessions said first."""
+    if step.phase is Phase.PROBES:
+        await probes.store(tx, step.job.input.workspace_id, step.job.job_key, labels, said, step.round)
+        return Stored(0)
     place = runs.Place(step.phase, step.round, step.stream, step.ends, takes_next=step.takes_next)
     return await runs.store_labels(tx, step.job.input.workspace_id, step.job.job_key, labels, place, said)
 

@@ -26,7 +26,7 @@ from parley.client.auto_analyze import AutoAnalyzeReport
 from parley.client.jobs import JobHandle
 from parley.client.listing import JobSummary
 from parley.client.session_analysis import AnalysisHandle, AnalysisReport
-from parley.domain.auto_analyze.consistency import AGREEMENT_AIM, Consistency
+from parley.domain.auto_analyze.consistency import AGREEMENT_AIM, CATCH_ALL_SHARE, Consistency
 from parley.domain.auto_analyze.contract import (
     AutoAnalyzeProgress,
     LabelKind,
@@ -417,6 +417,7 @@ def _statistics(statistics: Statistics) -> list[RenderableType]:
         "stream utilisation": used,
         "retries": f"{statistics.retries:,}",
         "stream failures": f"{statistics.stream_failures:,}{degraded}",
+        **_started_from(statistics),
         "labels found": f"{sum(statistics.unique_labels.values()):,}",
         **_canonical(statistics),
         "conflicts resolved": f"{statistics.conflicts_resolved:,} of {statistics.conflicts_found:,}{unmerged}",
@@ -440,11 +441,34 @@ def _consistency(found: Consistency | None) -> dict[str, str]:
         "duplicate labels": f"{found.duplicate_rate:.0%} of those found",
         "entropy, bits": f"{found.entropy}, {found.entropy_before} before merging",
         "coverage": f"{found.coverage:.1%}, the most frequent label {found.largest_share:.1%}",
+        "catch-alls": f"{found.catch_alls:,} labels of more than {CATCH_ALL_SHARE:.0%}, other {found.other:.1%}",
+        **_probes(found),
     }
     if found.agreement is None or found.agreement_before is None:
         return rows
     before, aim = f"{found.agreement_before:.0%} before merging", f"aim {AGREEMENT_AIM:.0%}"
     return {"pairs of copies agree": f"{found.agreement:.0%} ({aim}), {before}"} | rows
+
+
+def _probes(found: Consistency) -> dict[str, str]:
+    """How often sessions got the same label twice; empty for a run without probes."""
+    if found.probe_agreement is None or found.probe_agreement_before is None or found.probe_interval is None:
+        return {}
+    low, high = found.probe_interval
+    agreed = f"{found.probe_agreement:.0%} of {found.probes:,} ({low:.0%} to {high:.0%}; aim {AGREEMENT_AIM:.0%})"
+    return {"probes agree": f"{agreed}, {found.probe_agreement_before:.0%} before merging"}
+
+
+def _started_from(statistics: Statistics) -> dict[str, str]:
+    """What the run started from; empty for a run that found all labels itself."""
+    rows: dict[str, str] = {}
+    if statistics.given_labels:
+        rows["labels to start from"] = f"{statistics.given_labels:,}"
+    if statistics.already_labelled:
+        rows["left out"] = f"{counted(statistics.already_labelled, 'session')} that the earlier run has labelled"
+    if statistics.outside:
+        rows["outside closed labels"] = f"{statistics.outside:,} in replies: asked again, then `other`"
+    return rows
 
 
 def _looked_at(statistics: Statistics) -> dict[str, str]:

@@ -22,6 +22,7 @@ from parley import (
     Session,
     Transcript,
     UnpricedModel,
+    read_labels,
 )
 from parley.cli import display
 from parley.cli.console import Json, Workspace, err, out, parse_usd, show_json, with_client
@@ -214,6 +215,21 @@ def auto_analyze(
     reassign: Annotated[
         bool, typer.Option("--reassign/--no-reassign", help="Look again at the intents that are in doubt.")
     ] = True,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Start from these labels: JSON, CSV, or one label a line."),
+    ] = None,
+    closed: Annotated[
+        bool | None,
+        typer.Option("--closed/--open", help="Whether to take no labels but those of --labels, and `other`."),
+    ] = None,
+    since_analysis: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Label only sessions that this earlier run has not, starting from its labels."),
+    ] = None,
+    probes: Annotated[
+        int | None, typer.Option(help="Sessions to label a second time, to measure agreement; default: 1%, 5 to 50.")
+    ] = None,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out and list invalid lines.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what the run will probably take, by phase, and start nothing.")
@@ -233,7 +249,9 @@ def auto_analyze(
         "model": model,
         "seed": seed,
         "reassign": reassign,
+        "probes": probes,
     }
+    options |= _starting_options(labels, closed=closed, since_analysis=since_analysis)
     options |= _run_options(streams, sessions_per_stream, max_staleness, max_cost)
     limit = f"at most ${options.get('budget_usd', DEFAULT_BUDGET_USD)}, set by --max-cost"
 
@@ -262,6 +280,18 @@ def _reading_options(
         "session_gap_hours": session_gap,
         "skip_invalid": skip_invalid,
     }
+
+
+def _starting_options(labels: Path | None, *, closed: bool | None, since_analysis: str | None) -> AutoAnalyzeOptions:
+    """What the run starts from."""
+    options: AutoAnalyzeOptions = {}
+    if labels is not None:
+        options["labels"] = read_labels(labels, closed=closed)
+    elif closed is not None:
+        raise InvalidInput("needs labels to start from: give --labels", where="--closed")
+    if since_analysis is not None:
+        options["since_analysis"] = since_analysis
+    return options
 
 
 def _run_options(

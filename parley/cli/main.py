@@ -56,6 +56,15 @@ COMMANDS = {
     "jobs": Command("jobs", "List jobs, the newest first, with status, cost and the reason of a failure."),
     "progress": Command("jobs", "Show how far a job is."),
     "results": Command("jobs", "Show a job's result and what it cost."),
+    "fork": Command(
+        "fork", "Label the sessions of a completed run again with another model, and compare cost and labels."
+    ),
+    "compare": Command(
+        "fork", "Compare two labelling runs on the same sessions: cost, agreement, and labels that only one has."
+    ),
+    "drift": Command(
+        "drift", "Compare the labels of two runs: which are new, gone, or have a larger or smaller share."
+    ),
     "pause": Command("jobs", "Pause a labelling run: requests in flight are finished, and no other one starts."),
     "resume": Command("jobs", "Resume a labelling run that is paused, or whose budget was used up."),
     "finish": Command(

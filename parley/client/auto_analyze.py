@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
@@ -37,9 +38,10 @@ from parley.domain.auto_analyze.contract import (
     Statistics,
     workflow_id,
 )
-from parley.domain.auto_analyze.estimate import RunEstimate, Speed, estimate
-from parley.domain.auto_analyze.overview import QuotedSession, RunOverview
-from parley.domain.auto_analyze.sampling import SessionFacts
+from parley.domain.auto_analyze.drift import KindDrift, drift
+from parley.domain.auto_analyze.estimate import RunEstimate, Speed, Workload, estimate, even_workload, workload_of
+from parley.domain.auto_analyze.overview import EarlierRun, QuotedSession, RunOverview
+from parley.domain.auto_analyze.taxonomy import Taxonomy
 from parley.domain.costs import Costs
 from parley.domain.errors import InvalidInput, NotFound, UnpricedModel
 from parley.domain.model import Model
@@ -48,8 +50,9 @@ from parley.domain.requests import Provider
 from parley.failures import job_failure
 from parley.settings import Settings
 from parley.storage import auto_analyze as runs
-from parley.storage import label_consistency, label_explorer, run_overview, usage
-from parley.storage.datasets import load_dataset, session_facts
+from parley.storage import earlier_runs, label_consistency, label_explorer, run_overview, taxonomies, usage
+from parley.storage.datasets import count_copies, load_dataset
+from parley.storage.tables import AutoRun
 
 EXPORT_PAGE = 500
 
@@ -77,6 +80,12 @@ class AutoAnalyzeOptions(TypedDict, total=False):
     """How long to wait while every provider is down, in seconds. Default: one day."""
     reassign: bool
     """Look again at the intents that are in doubt after merging. Default: True."""
+    labels: Taxonomy
+    """The labels to start from. `read_labels` reads a file of them. Default: none."""
+    since_analysis: str
+    """The id or key of an earlier run: label only sessions that it has not, starting from its labels. Default: all."""
+    probes: int | None
+    """Sessions to label a second time, to measure agreement: 0 to 200; None: 1%, 5 to 50. Default: None."""
     debug: bool
     """Log each round. Default: PARALLEL_PROCESSING_DEBUG."""
 
@@ -204,6 +213,7 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
                 phases=tuple(await run_overview.phase_costs(tx, workspace_id, row.job_key)),
                 consistency=await label_consistency.measure(tx, workspace_id, row.job_key, counts["sessions"]),
                 costs=await usage.costs(tx, workspace_id, job_key=row.job_key),
+                since=await _earlier(tx, row),
             )
         status = await true_status(self._backend, workspace_id, found.id, found.job_key, found.status)
         return found.model_copy(update={"status": status})
@@ -246,6 +256,36 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
             return await label_explorer.origins(tx, self._workspace_id, self.job_key, kind, label)
 
 
+async def _earlier(tx: AsyncSession, row: AutoRun) -> EarlierRun | None:
+    """The run that a run goes on from; None if there is none, or it is purged."""
+    key = row.settings.get("since")
+    earlier = await tx.get(AutoRun, (row.workspace_id, key)) if key else None
+    if earlier is None:
+        return None
+    dataset = await load_dataset(tx, row.workspace_id, earlier.dataset_id)
+    own = await load_dataset(tx, row.workspace_id, row.dataset_id)
+    counted = await runs.counts(tx, row.workspace_id, row.job_key)
+    return EarlierRun(
+        id=earlier.workflow_id,
+        job_key=earlier.job_key,
+        name=dataset.name,
+        created_at=earlier.created_at,
+        sessions=own.sessions - counted["sessions"],
+        drift=await drift_of(tx, row.workspace_id, earlier.job_key, row.job_key),
+    )
+
+
+async def drift_of(tx: AsyncSession, workspace_id: str, earlier: str, later: str) -> tuple[KindDrift, ...]:
+    """The drift of each kind of label that one of two runs has."""
+    found: list[KindDrift] = []
+    for kind in LabelKind:
+        first = await earlier_runs.sessions_of_labels(tx, workspace_id, earlier, kind)
+        second = await earlier_runs.sessions_of_labels(tx, workspace_id, later, kind)
+        if first or second:
+            found.append(drift(kind, first, second))
+    return tuple(found)
+
+
 async def start_auto_analyze(
     backend: Backend,
     workspace_id: str,
@@ -257,6 +297,20 @@ async def start_auto_analyze(
 ) -> AutoAnalyzeHandle:
     """Start the job on an imported dataset. `Client.auto_analyze` documents the arguments."""
     job = auto_analyze_input(backend.settings, workspace_id, dataset_id, user_id=user_id, **options)
+    job = await continued(backend, job, options.get("since_analysis"))
+    if labels := options.get("labels"):
+        async with backend.database.transaction() as tx:
+            await taxonomies.store(tx, workspace_id, Taxonomy.model_validate(labels))
+    return await start_run(backend, job, run_name)
+
+
+async def start_run(backend: Backend, job: AutoAnalyzeInput, run_name: str) -> AutoAnalyzeHandle:
+    """Start a run with this input.
+
+    Raises:
+        NotFound: the workspace has no such dataset.
+    """
+    workspace_id, dataset_id = job.workspace_id, job.dataset_id
     async with backend.database.transaction() as tx:
         dataset = await load_dataset(tx, workspace_id, dataset_id)
     start = WorkflowStart(
@@ -281,8 +335,14 @@ def auto_analyze_input(
         UnpricedModel: no price is known for the model.
     """
     given: dict[str, Any] = {**_defaults(settings), **options}
+    labels, since = given.pop("labels", None), given.pop("since_analysis", None)
+    if labels and since:
+        raise InvalidInput("labels come from a file or from an earlier run: leave one out", where="since_analysis")
     given["provider"] = given.get("provider") or provider_of(given.get("model"), settings)
     try:
+        if labels:
+            taxonomy = Taxonomy.model_validate(labels)
+            given |= {"taxonomy": taxonomy.id, "closed": taxonomy.closed_kinds}
         job = AutoAnalyzeInput(workspace_id=workspace_id, user_id=user_id, dataset_id=dataset_id, **given)
     except ValidationError as error:
         raise first_problem(error, where="auto-analyze") from None
@@ -290,7 +350,25 @@ def auto_analyze_input(
     return job
 
 
-async def estimate_run(backend: Backend, job: AutoAnalyzeInput, facts: Sequence[SessionFacts]) -> RunEstimate | None:
+async def continued(backend: Backend, job: AutoAnalyzeInput, job_id: str | None) -> AutoAnalyzeInput:
+    """The input of a run that goes on from an earlier one, whose closed kinds stay closed.
+
+    Raises:
+        InvalidInput: the earlier run has not completed.
+        NotFound: the workspace has no such run.
+    """
+    if not job_id:
+        return job
+    async with backend.database.reads() as tx:
+        earlier = await runs.find(tx, job.workspace_id, job_id)
+    if earlier.status != "completed":
+        problem = f"is {earlier.status}: only a completed run has labels to start from"
+        raise InvalidInput(problem, where="since_analysis", field=job_id)
+    closed = tuple(map(LabelKind, earlier.settings.get("closed", ())))
+    return job.model_copy(update={"since": earlier.job_key, "closed": closed})
+
+
+async def estimate_run(backend: Backend, job: AutoAnalyzeInput, work: Workload) -> RunEstimate | None:
     """What a run will probably take with its own model, or else with the cheapest that the settings name."""
     settings = backend.settings
     models = {
@@ -307,18 +385,39 @@ async def estimate_run(backend: Backend, job: AutoAnalyzeInput, facts: Sequence[
                 seconds = await usage.seconds_per_token(tx, job.workspace_id, provider, model)
             speed = Speed(getattr(settings, f"{provider.value}_requests_per_second"), seconds)
             # A million sessions take seconds.
-            estimates.append(await asyncio.to_thread(estimate, facts, job, provider, model, rates, speed))
+            estimates.append(await asyncio.to_thread(estimate, work, job, provider, model, rates, speed))
     return min(estimates, key=lambda one: one.estimated_usd, default=None)
 
 
-async def facts_of(
-    backend: Backend, workspace_id: str, source: Imported | Path, reading: ReadingOptions
-) -> list[SessionFacts]:
-    """What a run on a dataset, or on a file that is not imported, is planned by."""
+async def workload(
+    backend: Backend, job: AutoAnalyzeInput, source: Imported | Path, reading: ReadingOptions, given_labels: int
+) -> Workload:
+    """What a run on a file, or on an imported dataset, sends. Of a dataset only totals are read."""
+    keys: list[str] = []
+    if job.since is not None:
+        async with backend.database.transaction(bulk=True) as tx:
+            keys = await earlier_runs.lineage(tx, job.workspace_id, job.since)
+            given_labels = len(await earlier_runs.final_labels(tx, job.workspace_id, job.since))
     if isinstance(source, Path):
-        return await read_facts(source, **reading)
+        facts = await read_facts(source, **reading)
+        async with backend.database.transaction(bulk=True) as tx:
+            known = await earlier_runs.labelled_contents(tx, job.workspace_id, keys) if keys else set[Any]()
+        new = [one for one in facts if (one.session_id, one.transcript_hash) not in known]
+        return await asyncio.to_thread(workload_of, new, job, given_labels)
+    return await _imported_workload(backend, job, source, keys, given_labels)
+
+
+async def _imported_workload(
+    backend: Backend, job: AutoAnalyzeInput, source: Imported, keys: Sequence[str], given_labels: int
+) -> Workload:
+    workspace_id, dataset_id = job.workspace_id, source.dataset_id
     async with backend.database.transaction(bulk=True) as tx:
-        return await session_facts(tx, workspace_id, source.dataset_id)
+        copies = await count_copies(tx, workspace_id, dataset_id)
+        known = await earlier_runs.labelled_positions(tx, workspace_id, dataset_id, keys) if keys else set[int]()
+    left = source.sessions - len(known)
+    share = left / max(source.sessions, 1)
+    work = left, int(source.tokens * share), int(copies * share), job, given_labels
+    return await asyncio.to_thread(even_workload, *work)
 
 
 def _defaults(settings: Settings) -> AutoAnalyzeOptions:

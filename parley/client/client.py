@@ -17,10 +17,11 @@ from parley.client.auto_analyze import (
     AutoAnalyzeHandle,
     AutoAnalyzeOptions,
     auto_analyze_input,
+    continued,
     estimate_run,
-    facts_of,
     labelled_sessions,
     start_auto_analyze,
+    workload,
 )
 from parley.client.backend import Backend, describe_workflow, find_workflow, job_key_of, status_of
 from parley.client.configuration import WorkspaceConfiguration
@@ -45,10 +46,13 @@ from parley.client.optimizing import Optimized, optimize
 from parley.client.phone import Phone
 from parley.client.reading import check_conversation_id, check_workspace_id
 from parley.client.reports import Reports
+from parley.client.run_pairs import compare_runs, fork, label_drift
 from parley.client.session_analysis import AnalysisHandle, HearingOptions, start_analysis
 from parley.client.streaming import GenerateStream, OnDisconnect
+from parley.domain.auto_analyze.comparison import RunComparison
 from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
 from parley.domain.auto_analyze.contract import ExportedSession
+from parley.domain.auto_analyze.drift import LabelDrift
 from parley.domain.auto_analyze.estimate import RunEstimate
 from parley.domain.budgets import CapView, Period
 from parley.domain.chat_formats import ChatFormat, ChatRole
@@ -480,7 +484,8 @@ class Client:
     ) -> RunEstimate | None:
         """What `auto_analyze` will probably take: requests, tokens, USD and minutes by phase.
 
-        It reserves nothing, and stores nothing; `budget_usd` limits the cost of a run.
+        It reserves nothing, and stores nothing; `budget_usd` limits the cost of a run. A file is read for it; of a
+        dataset only the totals are, as if all its sessions had the same size.
 
         Args:
             source: a file of chat sessions that need not be imported, or a dataset from `import_chats`.
@@ -499,8 +504,77 @@ class Client:
         """
         dataset_id = "" if isinstance(source, Path) else source.dataset_id
         job = auto_analyze_input(self.settings, self.workspace_id, dataset_id, user_id=user_id, **options)
-        facts = await facts_of(self._backend, self.workspace_id, source, reading or {})
-        return await estimate_run(self._backend, job, facts)
+        job = await continued(self._backend, job, options.get("since_analysis"))
+        labels = options.get("labels")
+        work = await workload(self._backend, job, source, reading or {}, len(labels.labels) if labels else 0)
+        return await estimate_run(self._backend, job, work)
+
+    async def fork_auto_analyze(
+        self,
+        job_id: str,
+        *,
+        provider: Provider | None = None,
+        model: str | None = None,
+        budget_usd: Decimal | None = None,
+        run_name: str = "",
+    ) -> AutoAnalyzeHandle:
+        """Label the sessions of a completed run again with another model: same options, seed, sample and batches.
+
+        It is a job of its own, with its own ledger. `compare_runs` says what differs when it has ended.
+
+        Args:
+            job_id: the id or key of the completed run.
+            provider: call this provider only. Default: the first one that has a price for `model`.
+            model: call this model only. Default: the model that the settings have for `provider`.
+            budget_usd: the most that it may cost, in USD. Default: as the first run.
+            run_name: separates two forks with one model. Default: made from the run and the model.
+
+        Returns:
+            The job's handle, at once.
+
+        Raises:
+            InvalidInput: neither a model nor a provider is named, or the run has not completed.
+            NotFound: the workspace has no such run.
+            UnpricedModel: no price is known for `model`.
+            Unreachable: Temporal or PostgreSQL does not answer.
+        """
+        return await fork(
+            self._backend,
+            self.workspace_id,
+            job_id,
+            provider=provider,
+            model=model,
+            budget_usd=budget_usd,
+            run_name=run_name,
+        )
+
+    async def compare_runs(self, first: str, second: str, *, examples: int = 5) -> RunComparison:
+        """Compare two labelling runs on one dataset: cost, how alike their intents are, and what differs.
+
+        Args:
+            first: the id or key of a run.
+            second: the id or key of another one.
+            examples: the most sessions to show whose intents do not match; default 5.
+
+        Raises:
+            InvalidInput: the runs have different datasets.
+            NotFound: the workspace has no such run.
+            Unreachable: PostgreSQL does not answer.
+        """
+        return await compare_runs(self._backend, self.workspace_id, first, second, examples)
+
+    async def label_drift(self, earlier: str, later: str) -> LabelDrift:
+        """How the labels of a later run differ from those of an earlier one, on any two datasets.
+
+        Args:
+            earlier: the id or key of a run.
+            later: the id or key of another one.
+
+        Raises:
+            NotFound: the workspace has no such run.
+            Unreachable: PostgreSQL does not answer.
+        """
+        return await label_drift(self._backend, self.workspace_id, earlier, later)
 
     async def jobs(
         self, *, kind: str | None = None, status: str | None = None, job_id: str | None = None, limit: int = 50

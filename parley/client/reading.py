@@ -120,9 +120,18 @@ def read_rubric(path: Path) -> Rubric:
     Raises:
         InvalidInput: the file is not valid; the error names the file, the field and the problem.
     """
-    raw = _read(path, MAX_RUBRIC_BYTES)
+    return parse_rubric(read_text(path, MAX_RUBRIC_BYTES), where=path.name)
+
+
+def read_text(path: Path, limit: int) -> str:
+    """A text file of at most `limit` bytes.
+
+    Raises:
+        InvalidInput: it cannot be read, is too long, or is not UTF-8.
+    """
+    raw = _read(path, limit)
     try:
-        return parse_rubric(raw.decode("utf-8-sig"), where=path.name)
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidInput(f"is not UTF-8: byte {error.start}; save the file as UTF-8", where=path.name) from None
 

@@ -9,8 +9,9 @@ from typing import TextIO
 
 from markupsafe import Markup
 
+from parley.domain.auto_analyze.consistency import AGREEMENT_AIM, CATCH_ALL_SHARE
 from parley.domain.auto_analyze.contract import LabelKind
-from parley.domain.auto_analyze.overview import AGREEMENT_AIM, CATCH_ALL_SHARE, QuotedSession, RunOverview
+from parley.domain.auto_analyze.overview import QuotedSession, RunOverview
 from parley.report import flows
 from parley.report.page import STATIC, environment, policy
 
@@ -67,6 +68,8 @@ def _page(overview: RunOverview) -> str:
             ],
             flow=flows.flow(overview.flows),
             bars=flows.bars(overview.new_labels),
+            drifted=overview.since.drift if overview.since else (),
+            titles=TITLES,
             aim=AGREEMENT_AIM,
             catch_all=CATCH_ALL_SHARE,
             style=Markup(style),  # noqa: S704 - files of this package

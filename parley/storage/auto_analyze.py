@@ -35,7 +35,14 @@ from sqlalchemy.orm import aliased
 from sqlalchemy.types import TypeEngine
 from sqlmodel import col
 
-from parley.domain.auto_analyze.contract import ExportedSession, LabelCount, LabelKind, Phase
+from parley.domain.auto_analyze.contract import (
+    GIVEN_ROUND,
+    PROBED_ROUND,
+    ExportedSession,
+    LabelCount,
+    LabelKind,
+    Phase,
+)
 from parley.domain.auto_analyze.evidence import DEFINITION_CHARACTERS
 from parley.domain.auto_analyze.labels import composed
 from parley.domain.auto_analyze.validation import SessionLabels
@@ -368,13 +375,16 @@ def _work(ordinal: int, payload: object, tokens: int, condensed: str | None) -> 
 async def known_labels(
     tx: AsyncSession, workspace_id: str, job_key: str, *, after: int | None = None, up_to: int | None = None
 ) -> dict[LabelKind, list[str]]:
-    """The labels that were first found in some rounds, by round and then by name. What is None has no bound."""
+    """The labels that were first found in some rounds, by round and then by name; given ones come before all rounds.
+
+    What is None has no bound. A label that only a probe has is not known to others.
+    """
     query = (
         select(col(AutoLabel.kind), col(AutoLabel.label))
         .where(
             *_of(AutoLabel, workspace_id, job_key),
             true() if after is None else col(AutoLabel.first_round) > after,
-            true() if up_to is None else col(AutoLabel.first_round) <= up_to,
+            col(AutoLabel.first_round) < PROBED_ROUND if up_to is None else col(AutoLabel.first_round) <= up_to,
         )
         .order_by(col(AutoLabel.first_round), col(AutoLabel.label))
     )
@@ -382,6 +392,19 @@ async def known_labels(
     for kind, label in (await tx.execute(query)).all():
         known[LabelKind(kind)].append(label)
     return known
+
+
+async def found_labels(tx: AsyncSession, workspace_id: str, job_key: str) -> dict[LabelKind, set[str]]:
+    """The labels that sessions of a run were given by replies: without those that it started from and none has."""
+    found: dict[LabelKind, set[str]] = {}
+    for kind in LabelKind:
+        label = col(getattr(AutoSession, kind.value))
+        query = select(label).where(*_of(AutoSession, workspace_id, job_key), label.is_not(None)).distinct()
+        labels = select(col(AutoLabel.label)).where(
+            *_of_kind(AutoLabel, workspace_id, job_key, kind.value), col(AutoLabel.label).in_(query)
+        )
+        found[kind] = set((await tx.execute(labels)).scalars())
+    return found
 
 
 async def discovered_labels(tx: AsyncSession, workspace_id: str, job_key: str) -> dict[LabelKind, list[str | None]]:
@@ -400,13 +423,15 @@ async def discovered_labels(tx: AsyncSession, workspace_id: str, job_key: str) -
 async def labels_found(
     tx: AsyncSession, workspace_id: str, job_key: str, *, after: int, has_ended: bool
 ) -> list[tuple[LabelKind, str]]:
-    """The labels of a run in the order of their rounds, without the first `after` of them.
+    """The labels that a run has found, in the order of their rounds, without the first `after` of them.
 
     Of a run that goes on, only rounds that all streams have completed count, and none that is the latest: others may
     come before their labels. So a label's place never changes.
     """
     own = _of(AutoLabel, workspace_id, job_key)
-    found = select(col(AutoLabel.kind), col(AutoLabel.label)).where(*own)
+    # Given labels are not found, and what only a probe has is no result.
+    of_rounds = (col(AutoLabel.first_round) > GIVEN_ROUND, col(AutoLabel.first_round) < PROBED_ROUND)
+    found = select(col(AutoLabel.kind), col(AutoLabel.label)).where(*own, *of_rounds)
     if not has_ended:
         latest = select(func.max(AutoLabel.first_round)).where(*own).scalar_subquery()
         open_round = select(func.min(AutoBatch.round)).where(*_of(AutoBatch, workspace_id, job_key))

@@ -60,6 +60,17 @@ async def save_chats(
         await tx.execute(insert(StoredChat), rows)
 
 
+async def count_copies(tx: AsyncSession, workspace_id: str, dataset_id: str) -> int:
+    """How many sessions of a dataset have the transcript of another one, without the first of each."""
+    query = select(func.count(col(StoredChat.transcript_hash))).where(
+        col(StoredChat.workspace_id) == workspace_id, col(StoredChat.dataset_id) == dataset_id
+    )
+    # Grouping is several times as fast as `count(DISTINCT …)`, which sorts.
+    grouped = query.group_by(col(StoredChat.transcript_hash)).subquery()
+    found = select(func.coalesce(func.sum(grouped.c[0] - 1).filter(grouped.c[0] > 0), 0))
+    return int((await tx.execute(found)).scalar_one())
+
+
 async def session_facts(tx: AsyncSession, workspace_id: str, dataset_id: str) -> list[SessionFacts]:
     """What sampling looks at, for every session of a dataset, in the file's order."""
     query = (

@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import Text, col
 
 from parley.domain.auto_analyze.consistency import Consistency, LabelledCopies, consistency
+from parley.storage import probes
 from parley.storage.auto_analyze import CHAT_OF_SESSION, RUN_OF_SESSION
 from parley.storage.tables import AutoRun, AutoSession, StoredChat
 
@@ -18,7 +19,8 @@ async def measure(tx: AsyncSession, workspace_id: str, job_key: str, sessions: i
     """The figures of a run's intents as they are now. `sessions`: of the run."""
     before = await intents(tx, workspace_id, job_key, first=True)
     after = await intents(tx, workspace_id, job_key, first=False)
-    return consistency(before, after, await copies(tx, workspace_id, job_key), sessions)
+    second = await probes.pairs(tx, workspace_id, job_key)
+    return consistency(before, after, await copies(tx, workspace_id, job_key), sessions, second)
 
 
 async def intents(tx: AsyncSession, workspace_id: str, job_key: str, *, first: bool) -> dict[str, int]:

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from parley.domain.auto_analyze.contract import LabelKind
+from parley.domain.auto_analyze.contract import GIVEN_ROUND, PROBED_ROUND, LabelKind
 from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.storage.auto_analyze import CHAT_OF_SESSION, RUN_OF_SESSION
 from parley.storage.tables import AutoLabel, AutoMerge, AutoRun, AutoSession, StoredChat
@@ -94,7 +94,7 @@ async def store_evidence(
 async def evidence(tx: AsyncSession, workspace_id: str, job_key: str, kind: LabelKind) -> list[LabelEvidence]:
     """The evidence of all original labels of a kind, by name."""
     query = (
-        select(*(col(getattr(AutoLabel, name)) for name in ("label", "sessions", "definition", "examples")))
+        select(AutoLabel)
         .where(
             col(AutoLabel.workspace_id) == workspace_id,
             col(AutoLabel.job_key) == job_key,
@@ -102,11 +102,24 @@ async def evidence(tx: AsyncSession, workspace_id: str, job_key: str, kind: Labe
         )
         .order_by(col(AutoLabel.label))
     )
-    rows = (await tx.execute(query)).all()
-    return [
-        LabelEvidence(label=row[0], sessions=row[1] or 0, definition=row[2] or "", examples=tuple(row[3] or ()))
-        for row in rows
-    ]
+    return [_evidence(row) for row in (await tx.execute(query)).scalars()]
+
+
+def _evidence(row: AutoLabel) -> LabelEvidence:
+    """The evidence of a label: of one without sessions, what it was given or a probe's reply said of it."""
+    given = row.first_round == GIVEN_ROUND
+    definition, examples = row.definition, row.examples
+    if given:
+        definition = row.meaning or definition
+    if given or row.first_round == PROBED_ROUND:
+        definition, examples = definition or row.meaning, examples or [row.example or ""]
+    return LabelEvidence(
+        label=row.label,
+        sessions=row.sessions or 0,
+        definition=definition or "",
+        examples=tuple(filter(None, examples or ())),
+        given=given,
+    )
 
 
 async def merged_on(tx: AsyncSession, workspace_id: str, job_key: str, kind: LabelKind, level: int) -> dict[str, str]:
@@ -140,7 +153,7 @@ async def first_sessions(
             col(AutoLabel.job_key) == job_key,
             col(AutoLabel.kind) == kind.value,
             true() if after is None else col(AutoLabel.first_round) > after,
-            true() if up_to is None else col(AutoLabel.first_round) <= up_to,
+            col(AutoLabel.first_round) < PROBED_ROUND if up_to is None else col(AutoLabel.first_round) <= up_to,
         )
         .order_by(col(AutoLabel.first_round), col(AutoLabel.label))
     )

@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, case, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from parley.domain.auto_analyze.contract import PHASE_OF_STEP, LabelKind
+from parley.domain.auto_analyze.contract import GIVEN_ROUND, PHASE_OF_STEP, PROBED_ROUND, LabelKind
 from parley.domain.auto_analyze.overview import (
     Flow,
     NewLabels,
@@ -45,7 +45,12 @@ async def new_labels(tx: AsyncSession, workspace_id: str, job_key: str) -> list[
     place = func.greatest(AutoLabel.first_round, 0)
     query = (
         select(place, func.count())
-        .where(col(AutoLabel.workspace_id) == workspace_id, col(AutoLabel.job_key) == job_key)
+        .where(
+            col(AutoLabel.workspace_id) == workspace_id,
+            col(AutoLabel.job_key) == job_key,
+            col(AutoLabel.first_round) > GIVEN_ROUND,
+            col(AutoLabel.first_round) < PROBED_ROUND,
+        )
         .group_by(place)
         .order_by(place)
     )

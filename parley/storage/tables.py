@@ -455,6 +455,8 @@ class AutoSession(SQLModel, table=True):
     `copy_of`: the ordinal of the session whose transcript and labels it has; None if it is labelled itself.
     `better_intent`: what the second look gives it, `merged_intent`: what it had before that was applied; None if the
     second look changes nothing.
+    `probe_round`, `probe_intent`: in the place of which round it was labelled a second time, and how; None if it was
+    not.
     """
 
     __tablename__ = "auto_sessions"
@@ -477,6 +479,8 @@ class AutoSession(SQLModel, table=True):
     canonical_drop_off_location: str | None = None
     better_intent: str | None = None
     merged_intent: str | None = None
+    probe_round: int | None = None
+    probe_intent: str | None = None
     summary: str | None = None
     fallback: bool = False
     by_rule: bool = False
@@ -537,6 +541,17 @@ class AutoLabel(SQLModel, table=True):
     sessions: int | None = None
     definition: str | None = None
     examples: list[str] | None = Field(default=None, sa_type=JSONB)
+
+
+class StoredTaxonomy(SQLModel, table=True):
+    """Labels that runs start from, under the hash of them."""
+
+    __tablename__ = "taxonomies"
+
+    workspace_id: str = Field(primary_key=True)
+    taxonomy_id: str = Field(primary_key=True)
+    labels: list[dict[str, Any]] = Field(sa_type=JSONB)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
 
 
 class AutoMerge(SQLModel, table=True):

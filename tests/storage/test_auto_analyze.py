@@ -619,6 +619,11 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "datasets.lock": (lambda tx, workspace: datasets.lock(tx, workspace, DATASET), True),
     "datasets.find_dataset": (lambda tx, workspace: datasets.find_dataset(tx, workspace, DATASET), None),
     "datasets.load_dataset": (lambda tx, workspace: datasets.load_dataset(tx, workspace, DATASET), NotFound),
+    "auto_analyze.found_labels": (
+        lambda tx, workspace: runs.found_labels(tx, workspace, JOB),
+        {kind: set() for kind in LabelKind},
+    ),
+    "datasets.count_copies": (lambda tx, workspace: datasets.count_copies(tx, workspace, DATASET), 0),
     "datasets.session_facts": (lambda tx, workspace: datasets.session_facts(tx, workspace, DATASET), []),
 }
 # These create rows of the caller's workspace, with any id.

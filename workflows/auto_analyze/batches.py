@@ -223,6 +223,7 @@ class BatchLabeller:
             "labelled": report.labelled + outcome.labelled,
             "new_labels": report.new_labels + outcome.new_labels,
             "invented": report.invented + outcome.invented,
+            "outside": report.outside + outcome.outside,
         }
         self.report = report.model_copy(update=counted)
 

@@ -39,12 +39,14 @@ with workflow.unsafe.imports_passed_through():
         SetBudget,
         StreamWaiting,
     )
+    from parley.domain.auto_analyze.probing import probe_count
     from parley.domain.auto_analyze.sampling import SATURATED
     from parley.domain.errors import BudgetExhausted, InvalidInput, ParleyError
     from parley.failures import reason_of
     from workflows.auto_analyze.batches import BatchLabeller
     from workflows.auto_analyze.conflicts import ConflictResolver
     from workflows.auto_analyze.parallel import ParallelStreams, show_progress
+    from workflows.auto_analyze.probing import Prober
     from workflows.auto_analyze.reassignment import Reassigner
     from workflows.auto_analyze.run_state import RunState, history_is_long
     from workflows.fallback import raise_if_cancelled
@@ -126,6 +128,8 @@ class AutoAnalyze:
             await self._within_budget(self._discover)
             await self._within_budget(self._label_in_streams)
             await self._copy_labels()
+        if not self._state.probed:
+            await self._probe()
         if self._state.reassignment is None:
             await self._within_budget(self._resolve_conflicts)
             await self._merge()
@@ -264,6 +268,16 @@ class AutoAnalyze:
         )
         raise_if_cancelled()
         self._state.complete_copies(copied.labelled)
+
+    async def _probe(self) -> None:
+        """Label a few sessions a second time, to measure how often two streams agree."""
+        if self._state.finishing or not probe_count(self._job.input.probes, self._state.plan.requested):
+            return
+        self._state.start_phase(Phase.PROBES)
+        if history_is_long():
+            await self._continue_as_new()
+        await Prober(self._job, self._state).run()
+        self._state.probed = True
 
     async def _resolve_conflicts(self) -> None:
         """Phase 3: compare labels for equal meaning, with the part of the budget that was set aside."""

@@ -74,7 +74,9 @@ class RunState:
     retries: int = 0
     stream_failures: int = 0
     degraded: bool = False
+    probed: bool = False
     invented: int = 0
+    outside: int = 0
     refused: int = 0
     new_labels: int = 0
     labels_left_out: int = 0
@@ -140,10 +142,12 @@ class RunState:
     @property
     def is_labelled(self) -> bool:
         """Whether the segments before have labelled all sessions that are to be labelled."""
-        return self.phase in (Phase.CONFLICTS, Phase.REASSIGNMENT)
+        return self.phase in (Phase.PROBES, Phase.CONFLICTS, Phase.REASSIGNMENT)
 
     def reassigns(self, given: AutoAnalyzeInput) -> bool:
         """Whether sessions in doubt are looked at again. What a look has found already is applied in any case."""
+        if given.has_closed_intents:  # every request had all labels to choose from
+            return False
         return given.reassign and (not self.finishing or self.reassignment is not None)
 
     @property
@@ -324,6 +328,8 @@ class RunState:
             stream_failures=self.stream_failures,
             degraded=self.degraded,
             invented=self.invented,
+            outside=self.outside,
+            already_labelled=self.plan.already_labelled,
             canonical_labels=self.canonical_labels,
             canonical_mappings=self.canonical_mappings,
             conflicts_found=self.conflicts_found,
@@ -360,6 +366,7 @@ class RunState:
             self.busy_seconds += report.seconds if self.phase is Phase.PARALLEL else 0.0
             self.retries += report.retries
             self.invented += report.invented
+            self.outside += report.outside
             self.refused += report.refused
             self.new_labels += report.new_labels
             self.add_left_out(report.left_out)

@@ -5,10 +5,15 @@ from collections.abc import Mapping, Sequence
 from math import comb, log2
 from typing import NamedTuple
 
+from parley.domain.auto_analyze.probing import Pair, share_alike, wilson
 from parley.domain.model import Model
 
 # The specification's aim for sessions with the same transcript.
 AGREEMENT_AIM = 0.95
+# A label that more sessions have says little about them.
+CATCH_ALL_SHARE = 0.2
+# What a session gets of a closed kind if none of its labels fits.
+OTHER = "other"
 
 
 class Consistency(Model):
@@ -17,8 +22,10 @@ class Consistency(Model):
     `copies`: sessions whose transcript another session has too. `agreement`: the share of their pairs that have one
     label, from 0 to 1; None without copies. `entropy`: of the labels, in bits: the more labels, and the more even, the
     higher. `singletons`: labels of one session. `largest_share`: of the sessions that have the most frequent label.
-    `duplicate_rate`: the share of the first labels that are not left. `coverage`: the share of the sessions that a
-    reply labelled.
+    `catch_alls`: labels that more than a fifth of the sessions have. `duplicate_rate`: the share of the first labels
+    that are not left. `coverage`: the share of the sessions that a reply labelled, `other`: of those that have "other".
+    `probes`: sessions that were labelled a second time. `probe_agreement`: the share of them with the same label both
+    times; None without probes. `probe_interval`: its 95% interval.
     """
 
     copies: int = 0
@@ -31,6 +38,12 @@ class Consistency(Model):
     largest_share: float = 0.0
     duplicate_rate: float = 0.0
     coverage: float = 0.0
+    catch_alls: int = 0
+    other: float = 0.0
+    probes: int = 0
+    probe_agreement_before: float | None = None
+    probe_agreement: float | None = None
+    probe_interval: tuple[float, float] | None = None
 
 
 class LabelledCopies(NamedTuple):
@@ -56,7 +69,11 @@ def entropy(counts: Sequence[int]) -> float:
 
 
 def consistency(
-    before: Mapping[str, int], after: Mapping[str, int], copies: Sequence[LabelledCopies], sessions: int
+    before: Mapping[str, int],
+    after: Mapping[str, int],
+    copies: Sequence[LabelledCopies],
+    sessions: int,
+    probes: Sequence[Pair] = (),
 ) -> Consistency:
     """The figures of a run.
 
@@ -65,6 +82,7 @@ def consistency(
         after: the sessions of each label at the end.
         copies: the sessions whose transcript another one has too.
         sessions: of the run, with those that no reply labelled.
+        probes: the labels of the sessions that were labelled a second time.
     """
     first: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
     final: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
@@ -72,6 +90,7 @@ def consistency(
         first[one.group][one.first] += one.sessions
         final[one.group][one.final] += one.sessions
     labelled = sum(after.values())
+    merged = [(one.merged, one.merged_probe) for one in probes]
     return Consistency(
         copies=sum(one.sessions for one in copies),
         agreement_before=agreement(first),
@@ -83,4 +102,10 @@ def consistency(
         largest_share=round(max(after.values(), default=0) / labelled, 4) if labelled else 0.0,
         duplicate_rate=round(1 - len(after) / len(before), 4) if before else 0.0,
         coverage=round(labelled / sessions, 4) if sessions else 0.0,
+        catch_alls=sum(count > CATCH_ALL_SHARE * labelled for count in after.values()),
+        other=round(after.get(OTHER, 0) / labelled, 4) if labelled else 0.0,
+        probes=len(probes),
+        probe_agreement_before=share_alike([(one.first, one.probe) for one in probes]),
+        probe_agreement=share_alike(merged),
+        probe_interval=wilson(sum(one == other for one, other in merged), len(merged)),
     )

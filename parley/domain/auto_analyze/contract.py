@@ -11,6 +11,7 @@ repeated because its reply could not be used:
     {job_key}/discovery/sessions-{first}-{last}/ask-{ask}/{digest}
     {job_key}/round-{round}/sessions-{first}-{last}/ask-{ask}/{digest}
     {job_key}/round-{round}/condense/{ordinal}/for-{model}/part-{part}
+    {job_key}/probes/round-{round}/sessions-{first}-{last}/ask-{ask}/{digest}
     {job_key}/conflicts/{kind}/level-{level}/for-{model}/chunk-{chunk}/ask-{ask}
     {job_key}/reassignment/batch-{batch}/for-{model}/part-{part}
 """
@@ -39,6 +40,9 @@ DEFAULT_BUDGET_USD = Decimal("100.00")
 MAX_ASKS = 3
 # Measured with `benchmarks overhead`: see docs/auto-analyze.md.
 DEFAULT_MAX_STALENESS = 2
+MOST_PROBES = 200
+# The first round of labels that a run was given, and of those that only a probe has: before and after all rounds.
+GIVEN_ROUND, PROBED_ROUND = -1_000_000, 1_000_000
 
 
 class LabelKind(StrEnum):
@@ -51,6 +55,7 @@ class Phase(StrEnum):
     PREPARE = "prepare"
     DISCOVERY = "discovery"
     PARALLEL = "parallel streams"
+    PROBES = "probes"
     CONFLICTS = "conflict resolution"
     REASSIGNMENT = "re-assignment"
     FINISH = "finish"
@@ -60,6 +65,7 @@ class Phase(StrEnum):
 PHASE_OF_STEP = {
     "discovery": Phase.DISCOVERY,
     "round": Phase.PARALLEL,
+    "probes": Phase.PROBES,
     "conflicts": Phase.CONFLICTS,
     "reassignment": Phase.REASSIGNMENT,
 }
@@ -94,6 +100,10 @@ class AutoAnalyzeInput(ByName):
     sample: the same seed and the same replies give the same labels, unless `max_staleness` is None.
     `wait_limit_seconds`: how long a step waits for a provider while all are down. `reassign`: look at the intents that
     are in doubt again after merging.
+    `taxonomy`: the labels to start from, by their hash; `closed`: the kinds that take no other label. `since`: the key
+    of an earlier job; sessions that it labelled are left out, and its labels are those to start from. `probes`: how
+    many sessions are labelled a second time to measure how often streams agree; 0 for none, None for 1%, 5 to 50.
+    `fork_of`: the key of the job whose sample and batches this run has.
     """
 
     workspace_id: WorkspaceId
@@ -107,8 +117,26 @@ class AutoAnalyzeInput(ByName):
     budget_usd: Decimal = Field(default=DEFAULT_BUDGET_USD, gt=0, lt=10**12)  # what the ledger can store
     wait_limit_seconds: int = Field(default=DEFAULT_WAIT_LIMIT_SECONDS, gt=0, le=MAX_WAIT_LIMIT_SECONDS)
     reassign: bool = True
+    taxonomy: Text | None = None
+    closed: tuple[LabelKind, ...] = ()
+    since: Text | None = None
+    probes: int | None = Field(default=None, ge=0, le=MOST_PROBES)
+    fork_of: Text | None = None
     debug: bool = False
     snapshot: "RunSnapshot | None" = Field(default=None, description="set by the workflow when it continues as new")
+
+    @model_validator(mode="after")
+    def _labels_have_one_source(self) -> Self:
+        if self.taxonomy is not None and self.since is not None:
+            raise ValueError("labels come from a file or from an earlier run, not from both: leave one out")
+        if self.closed and self.taxonomy is None and self.since is None:
+            raise ValueError("a closed kind needs labels to start from: give them, or leave `closed` out")
+        return self
+
+    @property
+    def has_closed_intents(self) -> bool:
+        """Whether all intents are known before the first request: no discovery, and no second look."""
+        return LabelKind.INTENT in self.closed
 
     @property
     def takes_what_is_next(self) -> bool:
@@ -129,7 +157,8 @@ class Plan(Model):
 
     `discovery_cuts`: how many sessions each request of the discovery has. `least`: from how many on it may end early.
     `copies`: sessions, the last ones in the processing order, whose transcript is that of an earlier one.
-    `set_aside_usd`: the part of the budget that is kept for merging labels.
+    `set_aside_usd`: the part of the budget that is kept for merging labels. `already_labelled`: sessions of the dataset
+    that are left out, because an earlier run has labelled them.
     """
 
     candidates: tuple[Candidate, ...]
@@ -138,6 +167,7 @@ class Plan(Model):
     least: int = 0
     sessions: int
     copies: int = 0
+    already_labelled: int = 0
     set_aside_usd: Decimal = Decimal(0)
     warnings: tuple[str, ...] = ()
 
@@ -266,7 +296,9 @@ class CondenseStep(Model):
 
 def _place(phase: Phase, round_number: int) -> str:
     """The first part of a request id within the job. Storage counts tokens by it."""
-    return "discovery" if phase is Phase.DISCOVERY else f"round-{round_number}"
+    if phase is Phase.DISCOVERY:
+        return "discovery"
+    return f"probes/round-{round_number}" if phase is Phase.PROBES else f"round-{round_number}"
 
 
 def _sized(model: str) -> str:
@@ -295,6 +327,7 @@ class ClassifyOutcome(RequestOutcome):
 
     `missing`: ordinals without usable labels. `oversized`: ordinals to condense first; no request was sent.
     `waits_for`: a stream whose labels the request must contain, and that has not found them yet; none was sent.
+    `outside`: labels of closed kinds that are none of theirs.
     `waited_seconds`: how long the step waited for them. `left_out`: known labels that the prompt had no room for.
     `next_batch`: the batch that the stream has taken.
     """
@@ -306,6 +339,7 @@ class ClassifyOutcome(RequestOutcome):
     waited_seconds: float = 0.0
     new_labels: int = 0
     invented: int = 0
+    outside: int = 0
     left_out: int = 0
     next_batch: Batch | None = None
 
@@ -370,6 +404,23 @@ class AppliedConflicts(Model):
 
     canonical_labels: dict[LabelKind, int]
     canonical_mappings: dict[LabelKind, int]
+
+
+class PlanProbes(Model):
+    """Choose the sessions that are labelled a second time, from those before the ordinal `end`.
+
+    `rounds`: of the streams.
+    """
+
+    job: Job
+    end: int
+    rounds: int
+
+
+class Probes(Model):
+    """The sessions that are labelled a second time: by request, the round in whose place it is, and their ordinals."""
+
+    batches: tuple[tuple[int, tuple[int, ...]], ...]
 
 
 class PlanReassignment(Model):
@@ -438,6 +489,7 @@ class BatchReport(StepUsage):
     labelled: int = 0
     new_labels: int = 0
     invented: int = 0
+    outside: int = 0
     retries: int = 0
     refused: int = 0
     refusal: str = ""
@@ -512,6 +564,9 @@ class Statistics(Model):
     `unmerged_chunks`: comparisons without a usable reply. `refused`: sessions that every provider refused.
     `copies`: sessions that have the labels of another one with the same transcript, and were not sent to a model.
     `labels_left_out`: the most known labels that a request had no room for, because the context window is small.
+    `given_labels`: labels that the run started from. `outside`: labels in replies that a closed kind does not have; the
+    session was asked again, and then got "other". `already_labelled`: sessions that are left out, because the earlier
+    run of `since` has labelled them.
     `looked_at`: sessions whose intent was in doubt and was looked at again, `reassigned`: those that got another one.
     `consistency`: None for a run that ended early.
     `stream_utilisation`: the time that streams spent on batches, as a share from 0 to 1. `cost_usd`: of all paid
@@ -532,6 +587,9 @@ class Statistics(Model):
     stream_failures: int = 0
     degraded: bool = False
     invented: int = 0
+    given_labels: int = 0
+    outside: int = 0
+    already_labelled: int = 0
     unique_labels: dict[LabelKind, int] = Field(default_factory=dict)
     canonical_labels: dict[LabelKind, int] = Field(default_factory=dict)
     canonical_mappings: dict[LabelKind, int] = Field(default_factory=dict)
@@ -710,7 +768,8 @@ class RunSnapshot(Model):
 
     `planned`: the batches of the streams; None before they are cut. `sequential`: the batches that are left are
     labelled one after the other. `labelled_by_streams`: sessions, with copies. `kinds_resolved`: kinds of labels that
-    are compared. `reassignment`: None before labels are merged. `next_reassignment`: the next batch of it.
+    are compared. `probed`: probes are asked.
+    `reassignment`: None before labels are merged. `next_reassignment`: the next batch of it.
     `refused_in_a_row`: sessions refused since one was labelled.
     """
 
@@ -733,7 +792,9 @@ class RunSnapshot(Model):
     retries: int
     stream_failures: int
     degraded: bool
+    probed: bool
     invented: int
+    outside: int
     refused: int
     new_labels: int
     labels_left_out: int

@@ -15,8 +15,9 @@ from parley.domain.auto_analyze.batching import (
 )
 from parley.domain.auto_analyze.contract import AutoAnalyzeInput, LabelKind, Phase
 from parley.domain.auto_analyze.nearest import NEAREST
-from parley.domain.auto_analyze.prompts import LABEL_SYSTEM, RESOLVE_SYSTEM
-from parley.domain.auto_analyze.sampling import SessionFacts, processing_order
+from parley.domain.auto_analyze.probing import AT_ONCE, probe_count
+from parley.domain.auto_analyze.prompts import LABEL_SYSTEM, REASSIGN_SYSTEM, RESOLVE_SYSTEM
+from parley.domain.auto_analyze.sampling import SessionFacts, processing_order, sample_size
 from parley.domain.model import Model
 from parley.domain.pricing import Rates, cost
 from parley.domain.requests import Provider, Usage
@@ -27,6 +28,9 @@ from parley.domain.tokens import count_tokens
 LABELS, LABEL_TOKENS, TOKENS_BESIDE_MESSAGES, LABELS_OF_A_SESSION = 90, 6, 30, 65
 # The tokens of a label's evidence in a comparison, and in a request for labels.
 EVIDENCE_TOKENS, NEAREST_TOKENS = 115, 60
+# Of the second look, on the same sample: the sessions of a step, the share of them that are in doubt, and the tokens of
+# the labels that a request shows, of a session in doubt, and of its answer.
+SESSIONS_LOOKED_AT, DOUBTS_SHARE, CHOICES_TOKENS, DOUBT_TOKENS, DECISION_TOKENS = 40, 0.25, 2500, 60, 20
 
 
 class PhaseEstimate(Model):
@@ -83,18 +87,57 @@ class _Work(NamedTuple):
     output_tokens: int
 
 
+class Workload(NamedTuple):
+    """The tokens of the sessions that a run sends: of its sample and of the rest.
+
+    `copies`: sessions that it does not send. `given_labels`: labels that it starts from.
+    """
+
+    sample: Sequence[int]
+    rest: Sequence[int]
+    copies: int = 0
+    given_labels: int = 0
+
+    @property
+    def sent(self) -> int:
+        return len(self.sample) + len(self.rest)
+
+
+def workload_of(facts: Sequence[SessionFacts], given: AutoAnalyzeInput, given_labels: int = 0) -> Workload:
+    """The work of a run on these sessions, in the order of their file: its sample and batches are those of the run."""
+    order = processing_order(facts, None if given.has_closed_intents else given.discovery, given.seed)
+    sizes = {session.position: session.tokens for session in facts}
+    tokens = [sizes[position] for position in order.positions[: len(facts) - len(order.copies)]]
+    return Workload(tokens[: len(order.sample)], tokens[len(order.sample) :], len(order.copies), given_labels)
+
+
+def even_workload(sessions: int, tokens: int, copies: int, given: AutoAnalyzeInput, given_labels: int = 0) -> Workload:
+    """The work of a run of which only totals are known, as if all sessions had the same size.
+
+    Args:
+        sessions: with copies.
+        tokens: of all sessions.
+        copies: that are not sent.
+        given: the run's input.
+        given_labels: that it starts from.
+    """
+    sent, each = sessions - copies, -(-tokens // max(sessions, 1))
+    sample = 0 if given.has_closed_intents else sample_size(sent, given.discovery)
+    return Workload([each] * sample, [each] * (sent - sample), copies, given_labels)
+
+
 def estimate(
-    facts: Sequence[SessionFacts],
+    work: Workload,
     given: AutoAnalyzeInput,
     provider: Provider,
     model: str,
     rates: Rates,
     speed: Speed,
 ) -> RunEstimate:
-    """Estimate a run on these sessions: its batches are those of the run, its labels those of a common dataset.
+    """Estimate a run: its batches are those of the run, its labels those of a common dataset.
 
     Args:
-        facts: of all sessions, in the order of their file.
+        work: the sessions.
         given: the run's input.
         provider: the first one that the run will ask.
         model: its model.
@@ -102,20 +145,24 @@ def estimate(
         speed: how fast it answers.
 
     Returns:
-        The estimate. The discovery is counted whole, although it may end early. The second look is not counted.
+        The estimate. The discovery is counted whole, although it may end early, and the second look with as many
+        sessions in doubt as the sample of 379 sessions has.
     """
-    order = processing_order(facts, given.discovery, given.seed)
-    sizes = {session.position: session.tokens for session in facts}
-    tokens = [sizes[position] for position in order.positions[: len(facts) - len(order.copies)]]
-    sample, rest = tokens[: len(order.sample)], tokens[len(order.sample) :]
-    works = (_discovery(sample, given, model), _streams(rest, given, model), _conflicts(model))
-    phases = tuple(_phase(work, rates, speed) for work in works if work.requests)
+    labels = work.given_labels if given.has_closed_intents else LABELS + work.given_labels
+    works = (
+        _discovery(work.sample, given, model, labels),
+        _streams(work.rest, given, model, labels),
+        _probes(work, given, labels),
+        _conflicts(given, model),
+        _second_look(work, given),
+    )
+    phases = tuple(_phase(one, rates, speed) for one in works if one.requests)
     minutes = [one.minutes for one in phases]
     return RunEstimate(
         provider=provider,
         model=model,
-        sessions=len(facts),
-        copies=len(order.copies),
+        sessions=work.sent + work.copies,
+        copies=work.copies,
         phases=phases,
         estimated_usd=sum((one.estimated_usd for one in phases), Decimal(0)),
         minutes=None if None in minutes else sum(filter(None, minutes)),
@@ -123,16 +170,24 @@ def estimate(
     )
 
 
-def _discovery(tokens: Sequence[int], given: AutoAnalyzeInput, model: str) -> _Work:
+def _discovery(tokens: Sequence[int], given: AutoAnalyzeInput, model: str, labels: int) -> _Work:
     requests = len(cuts(tokens, model, discovery_quota(given.sessions_per_stream)))
     # Labels are found on the way: a request has half of them on average.
-    return _labelling(Phase.DISCOVERY, tokens, requests, discovery_rounds(requests), LABELS // 2)
+    return _labelling(Phase.DISCOVERY, tokens, requests, discovery_rounds(requests), labels - LABELS // 2)
 
 
-def _streams(tokens: Sequence[int], given: AutoAnalyzeInput, model: str) -> _Work:
+def _streams(tokens: Sequence[int], given: AutoAnalyzeInput, model: str, labels: int) -> _Work:
     quota = given.sessions_per_stream or even_quota(len(tokens), given.streams, model)
     requests = len(cuts(tokens, model, quota))
-    return _labelling(Phase.PARALLEL, tokens, requests, -(-requests // given.streams), LABELS)
+    return _labelling(Phase.PARALLEL, tokens, requests, -(-requests // given.streams), labels)
+
+
+def _probes(work: Workload, given: AutoAnalyzeInput, labels: int) -> _Work:
+    """Some sessions are sent a second time, as large as the others are on average."""
+    count = probe_count(given.probes, work.sent)
+    requests = -(-count // min(given.sessions_per_stream or AT_ONCE, AT_ONCE))
+    each = (sum(work.sample) + sum(work.rest)) // max(work.sent, 1)
+    return _labelling(Phase.PROBES, [each] * count, requests, -(-requests // given.streams), labels)
 
 
 def _labelling(phase: Phase, tokens: Sequence[int], requests: int, rounds: int, labels: int) -> _Work:
@@ -142,18 +197,29 @@ def _labelling(phase: Phase, tokens: Sequence[int], requests: int, rounds: int, 
     return _Work(phase, requests, rounds, sent, len(tokens) * LABELS_OF_A_SESSION)
 
 
-def _conflicts(model: str) -> _Work:
-    """Each kind is compared on its own. A reply has each label as a member, and some as the canonical name."""
+def _conflicts(given: AutoAnalyzeInput, model: str) -> _Work:
+    """Each kind is compared on its own, if it takes new labels. A reply has each label as a member, and some as the
+    canonical name."""
+    kinds = len(LabelKind) - len(given.closed)
     by_kind = -(-LABELS // len(LabelKind))
     room, in_prompt = comparison_room(model), LABEL_TOKENS + EVIDENCE_TOKENS
     at_once = min(room.labels, room.tokens // (in_prompt + RESOLVE_TOKENS_PER_LABEL))
-    requests = len(LabelKind) * -(-by_kind // at_once)
-    return _Work(Phase.CONFLICTS, requests, requests, _compared_tokens(requests), 2 * LABELS * LABEL_TOKENS)
+    requests = kinds * -(-by_kind // at_once)
+    labels = kinds * by_kind
+    return _Work(Phase.CONFLICTS, requests, requests, _compared_tokens(requests, labels), 2 * labels * LABEL_TOKENS)
 
 
-def _compared_tokens(requests: int) -> int:
-    """What so many requests send in which all labels are compared once, each with its evidence."""
-    return requests * count_tokens(RESOLVE_SYSTEM) + LABELS * (LABEL_TOKENS + EVIDENCE_TOKENS)
+def _compared_tokens(requests: int, labels: int) -> int:
+    """What so many requests send in which labels are compared once, each with its evidence."""
+    return requests * count_tokens(RESOLVE_SYSTEM) + labels * (LABEL_TOKENS + EVIDENCE_TOKENS)
+
+
+def _second_look(work: Workload, given: AutoAnalyzeInput) -> _Work:
+    """The sessions in doubt, those of one step together, with the evidence of the labels that they choose from."""
+    steps = -(-work.sent // SESSIONS_LOOKED_AT) if given.reassign and not given.has_closed_intents else 0
+    doubts = int(work.sent * DOUBTS_SHARE) if steps else 0
+    sent = steps * (count_tokens(REASSIGN_SYSTEM) + CHOICES_TOKENS) + doubts * DOUBT_TOKENS
+    return _Work(Phase.REASSIGNMENT, steps, -(-steps // given.streams), sent, doubts * DECISION_TOKENS)
 
 
 def _phase(work: _Work, rates: Rates, speed: Speed) -> PhaseEstimate:
@@ -187,7 +253,7 @@ def set_aside_usd(budget_usd: Decimal, rates: Rates) -> Decimal:
     """
     by_kind = -(-LABELS // len(LabelKind))
     replies = len(LabelKind) * resolution_tokens(by_kind)
-    used = Usage(input_tokens=_compared_tokens(len(LabelKind)), output_tokens=replies)
+    used = Usage(input_tokens=_compared_tokens(len(LabelKind), LABELS), output_tokens=replies)
     return min(cost(used, rates), budget_usd / 4)
 
 

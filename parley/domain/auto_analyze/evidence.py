@@ -19,12 +19,16 @@ TELLING_WORDS = 3
 
 
 class LabelEvidence(Model):
-    """A label with its evidence. `examples`: what users of its most typical sessions said, the most typical first."""
+    """A label with its evidence. `examples`: what users of its most typical sessions said, the most typical first.
+
+    `given`: the run started from it, so it is neither merged into another label nor renamed. Prompts do not show that.
+    """
 
     label: str
     sessions: int = Field(default=0, ge=0)
     definition: str = ""
     examples: tuple[str, ...] = ()
+    given: bool = Field(default=False, exclude=True)
 
     @property
     def text(self) -> str:
@@ -56,4 +60,5 @@ def combined(label: str, members: Iterable[LabelEvidence]) -> LabelEvidence:
         sessions=sum(one.sessions for one in ranked),
         definition=next((one.definition for one in ranked if one.definition), ""),
         examples=tuple(dict.fromkeys(examples))[:EXAMPLES],
+        given=any(one.given for one in ranked),
     )

@@ -58,13 +58,13 @@ def spelled_alike(labels: Sequence[LabelEvidence]) -> dict[str, str]:
         for group in groups.values()
         for kept in [_canonical(group)]
         for one in group
-        if one != kept
+        if one != kept and not one.given
     }
 
 
 def _canonical(group: Sequence[LabelEvidence]) -> LabelEvidence:
-    """The label of most sessions; of several, the shortest."""
-    return min(group, key=lambda one: (-one.sessions, len(one.label), one.label))
+    """A label that was given, else the label of most sessions; of several, the shortest."""
+    return min(group, key=lambda one: (not one.given, -one.sessions, len(one.label), one.label))
 
 
 def chunks(labels: Sequence[LabelEvidence], costs: Mapping[str, int], room: int, most: int) -> list[list[str]]:
@@ -147,7 +147,7 @@ class Merges(NamedTuple):
     """What a reply merges: labels with their canonical label, only those that change.
 
     `problem`: why the reply cannot be used; empty if it can. `found`: how many labels the reply calls duplicates.
-    `refused`: how many of those have examples that differ, and stay as they are.
+    `refused`: how many of those have examples that differ, or were given, and stay as they are.
     """
 
     mapping: dict[str, str]
@@ -159,7 +159,8 @@ class Merges(NamedTuple):
 def read_merges(reply: ChatReply, labels: Sequence[LabelEvidence], likeness: Likeness) -> Merges:
     """The merges of a reply. The canonical label of a group is the one of most sessions, however the reply names it.
 
-    A label that the reply leaves out, or puts into several groups, stays as it is.
+    A label that was given is the canonical one, and several of them stay apart. A label that the reply leaves out, or
+    puts into several groups, stays as it is.
     """
     if reply.finish is not Finish.STOP:
         return Merges({}, "the reply was cut", 0)
@@ -207,7 +208,7 @@ def _merged(group: Sequence[LabelEvidence], likeness: Likeness) -> dict[str, str
     if not group:
         return {}
     kept = _canonical(group)
-    return {one.label: kept.label for one in group if one != kept and not differ(one, kept, likeness)}
+    return {one.label: kept.label for one in group if one != kept and not one.given and not differ(one, kept, likeness)}
 
 
 def unlocked(mapping: Mapping[str, str], merged: Mapping[str, str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from parley.domain.auto_analyze.batching import (
 from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.auto_analyze.likeness import Likeness
+from parley.domain.auto_analyze.taxonomy import Allowed
 
 # The evidence of so many labels is shown for each session.
 NEAREST = 5
@@ -47,7 +48,8 @@ class NearestLabels:
     """
 
     def __init__(self, known: Labels, evidence: Sequence[LabelEvidence]) -> None:
-        self._known = known
+        self.known = known
+        self._allowed: dict[tuple[LabelKind, ...], Allowed] = {}
         self._sizes = {
             kind: {label: tokens_of_labels({kind: [label]}) + 1 for label in labels} for kind, labels in known.items()
         }
@@ -56,14 +58,20 @@ class NearestLabels:
         texts[LabelKind.INTENT] |= {one.label: one.text for one in evidence if one.label in texts[LabelKind.INTENT]}
         self._likeness = {kind: Likeness(named) for kind, named in texts.items()}
 
+    def allowed(self, closed: tuple[LabelKind, ...]) -> Allowed:
+        """The labels of closed kinds: no other one is added to them, so they are all that are known."""
+        if closed not in self._allowed:
+            self._allowed[closed] = Allowed({kind: self.known[kind] for kind in closed})
+        return self._allowed[closed]
+
     def fitting(self, said: Sequence[str], sized_for: str) -> Fitting:
         """What a request shows to a model. `said`: what is asked for, one text per session."""
         evidence = self._nearest_evidence(said, evidence_room(sized_for))
         taken = sum(map(_tokens, evidence))
-        rooms = dict.fromkeys(self._known, kind_room(sized_for))
+        rooms = dict.fromkeys(self.known, kind_room(sized_for))
         rooms[LabelKind.INTENT] -= taken
         labels = {kind: self._fitting(kind, said, room) for kind, room in rooms.items()}
-        return Fitting(labels, tuple(evidence), tokens_of_labels(labels) + taken, left_out(self._known, labels))
+        return Fitting(labels, tuple(evidence), tokens_of_labels(labels) + taken, left_out(self.known, labels))
 
     def _nearest_evidence(self, said: Sequence[str], room: int) -> list[LabelEvidence]:
         near = [
@@ -80,7 +88,7 @@ class NearestLabels:
 
     def _fitting(self, kind: LabelKind, said: Sequence[str], room: int) -> list[str]:
         """All labels of a kind, or the nearest ones and then those that were found first; in the order of all."""
-        labels, sizes = self._known[kind], self._sizes[kind]
+        labels, sizes = self.known[kind], self._sizes[kind]
         if sum(sizes.values()) <= room:
             return [*labels]
         ordered = [*dict.fromkeys([*self._nearest(kind, said, len(labels)), *labels])]

@@ -5,17 +5,14 @@ from collections import Counter
 from datetime import datetime
 from decimal import Decimal
 
-from parley.domain.auto_analyze.consistency import Consistency
+from parley.domain.auto_analyze.consistency import CATCH_ALL_SHARE, Consistency
 from parley.domain.auto_analyze.contract import LabelCount, LabelKind, Statistics
+from parley.domain.auto_analyze.drift import KindDrift
 from parley.domain.chat import ChatSession, Containment
 from parley.domain.costs import Costs
 from parley.domain.model import Model
 from parley.domain.text import shorten
 
-# What the specification asks for: so many pairs of like sessions have one label.
-AGREEMENT_AIM = 0.95
-# A label that more sessions have says little about them.
-CATCH_ALL_SHARE = 0.2
 QUOTE_CHARACTERS = 240
 WORD = re.compile(r"[^\W\d_]{3,}")
 NOT_A_LETTER = re.compile(r"[\W_]+")
@@ -47,6 +44,21 @@ class PhaseCost(Model):
     uncertain_usd: Decimal
 
 
+class EarlierRun(Model):
+    """The run that a run goes on from.
+
+    name: of its file. sessions: of this run's file that it, or one before it, has labelled. drift: of this run's
+    labels against its labels.
+    """
+
+    id: str
+    job_key: str
+    name: str
+    created_at: datetime
+    sessions: int
+    drift: tuple[KindDrift, ...]
+
+
 class RunOverview(Model):
     """A labelling run as it is now: its labels, where sessions go, what it cost, and how consistent it is.
 
@@ -57,6 +69,7 @@ class RunOverview(Model):
         flows: all combinations that occur, the most frequent first.
         new_labels: of the discovery and of each round that found one.
         consistency: the figures of its intents.
+        since: the run that it goes on from; None for a run on its own.
     """
 
     id: str
@@ -76,6 +89,7 @@ class RunOverview(Model):
     phases: tuple[PhaseCost, ...]
     consistency: Consistency
     costs: Costs
+    since: EarlierRun | None = None
 
     def of_kind(self, kind: LabelKind) -> list[LabelCount]:
         """The labels of a kind, the most frequent first."""

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -40,15 +40,16 @@ def least_sample(sessions: int, terms: DiscoveryTerms) -> int:
     return sample_size(sessions, least)
 
 
-def coverage(labels: Sequence[str | None]) -> float:
+def coverage(labels: Sequence[str | None], given: Collection[str] = ()) -> float:
     """The probability that the next session brings no new label, by Good and Turing: 1 - n1 / n.
 
     `labels`: of each session that was asked, its label of one kind, or None if it has none of that kind. n counts all
-    of these sessions, n1 those whose label no other one has. Good, I. J. (1953), "The population frequencies of species
-    and the estimation of population parameters", Biometrika 40.
+    of these sessions, n1 those whose label no other one has and was not `given` before. Good, I. J. (1953), "The
+    population frequencies of species and the estimation of population parameters", Biometrika 40.
     """
     counted = Counter(label for label in labels if label is not None)
-    return 1 - list(counted.values()).count(1) / len(labels) if labels else 1.0
+    singles = sum(count == 1 and label not in given for label, count in counted.items())
+    return 1 - singles / len(labels) if labels else 1.0
 
 
 class ProcessingOrder(NamedTuple):
@@ -62,8 +63,11 @@ class ProcessingOrder(NamedTuple):
     copies: dict[int, int]
 
 
-def processing_order(facts: Sequence[SessionFacts], terms: DiscoveryTerms, seed: int) -> ProcessingOrder:
-    """The order in which the sessions of a run are processed; the same for the same sessions, terms and seed."""
+def processing_order(facts: Sequence[SessionFacts], terms: DiscoveryTerms | None, seed: int) -> ProcessingOrder:
+    """The order in which the sessions of a run are processed; the same for the same sessions, terms and seed.
+
+    `terms`: None for a run without discovery.
+    """
     originals: dict[bytes, int] = {}
     copies: dict[int, int] = {}
     for session in facts:
@@ -73,7 +77,7 @@ def processing_order(facts: Sequence[SessionFacts], terms: DiscoveryTerms, seed:
         if original != session.position:
             copies[session.position] = original
     single = [session for session in facts if session.position not in copies]
-    sample = discovery_sample(single, terms, seed)
+    sample = discovery_sample(single, terms, seed) if terms else []
     chosen = set(sample)
     rest = [session.position for session in single if session.position not in chosen]
     return ProcessingOrder(sample, [*sample, *rest, *copies], copies)

@@ -49,11 +49,15 @@ class SessionLabels(Model):
 
 
 class Verdict(Model):
-    """The usable labels of a reply by id, the ids that are missing, and the number of invented ids."""
+    """The usable labels of a reply by id, the ids that are missing, and the number of invented ids.
+
+    `outside`: how many labels a closed kind does not have.
+    """
 
     labels: dict[str, SessionLabels]
     missing: tuple[str, ...]
     invented: int
+    outside: int = 0
 
 
 def judge(reply: ChatReply, asked: Mapping[str, Containment]) -> Verdict:

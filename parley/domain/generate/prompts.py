@@ -9,7 +9,13 @@ from typing import Any
 
 from pydantic import Field
 
-from parley.domain.auto_analyze.prompts import CONDENSE_SYSTEM, LABEL_SYSTEM, REASSIGN_SYSTEM, RESOLVE_SYSTEM
+from parley.domain.auto_analyze.prompts import (
+    CLOSED_LABEL_SYSTEM,
+    CONDENSE_SYSTEM,
+    LABEL_SYSTEM,
+    REASSIGN_SYSTEM,
+    RESOLVE_SYSTEM,
+)
 from parley.domain.coaching.prompts import SYSTEM as COACHING_SYSTEM
 from parley.domain.conversation.extraction import SYSTEM as EXTRACTION_SYSTEM
 from parley.domain.errors import InvalidInput
@@ -84,6 +90,13 @@ OF_JOBS = (
         version=2,
         purpose="Labels a batch of chat sessions.",
         text=LABEL_SYSTEM,
+        job="AutoAnalyze",
+    ),
+    Template(
+        name="auto_analyze_closed_classification",
+        version=1,
+        purpose="Labels a batch of chat sessions with a fixed list of labels.",
+        text=CLOSED_LABEL_SYSTEM,
         job="AutoAnalyze",
     ),
     Template(

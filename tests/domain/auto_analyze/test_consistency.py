@@ -30,6 +30,7 @@ def test_the_figures_of_a_run():
         largest_share=0.625,
         duplicate_rate=0.25,
         coverage=0.8,
+        catch_alls=2,
     )
 
 

@@ -5,7 +5,13 @@ import re
 
 import pytest
 
-from parley.domain.auto_analyze.prompts import CONDENSE_SYSTEM, LABEL_SYSTEM, REASSIGN_SYSTEM, RESOLVE_SYSTEM
+from parley.domain.auto_analyze.prompts import (
+    CLOSED_LABEL_SYSTEM,
+    CONDENSE_SYSTEM,
+    LABEL_SYSTEM,
+    REASSIGN_SYSTEM,
+    RESOLVE_SYSTEM,
+)
 from parley.domain.coaching.prompts import SYSTEM
 from parley.domain.configuration import Configuration, variables
 from parley.domain.errors import InvalidInput
@@ -21,6 +27,7 @@ RELEASED = {
     "quality_scoring@1": "165d54f72280",
     "memory_extraction@1": "c7b53d2cee9c",
     "auto_analyze_classification@2": "fa96af9cb192",
+    "auto_analyze_closed_classification@1": "b27916284222",
     "auto_analyze_condensing@1": "b669183905c8",
     "auto_analyze_resolution@2": "fca5abadc601",
     "auto_analyze_second_look@1": "dbae1c21873f",
@@ -45,6 +52,7 @@ def test_the_templates_of_jobs_are_what_the_jobs_send():
     sent = {
         "session_analysis": SYSTEM,
         "auto_analyze_classification": LABEL_SYSTEM,
+        "auto_analyze_closed_classification": CLOSED_LABEL_SYSTEM,
         "auto_analyze_condensing": CONDENSE_SYSTEM,
         "auto_analyze_resolution": RESOLVE_SYSTEM,
         "auto_analyze_second_look": REASSIGN_SYSTEM,
