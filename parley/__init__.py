@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from parley.client.housekeeping import CostAlertReport, EventReport, Housekeeping
     from parley.client.importing import Imported, ReadingOptions, Skipped
     from parley.client.knowledge import Knowledge
+    from parley.client.label_maps import LabelMaps
     from parley.client.listing import JobPage, JobSummary
     from parley.client.memory import UserMemory
     from parley.client.optimizing import Optimized
@@ -43,6 +44,15 @@ if TYPE_CHECKING:
         Statistics,
     )
     from parley.domain.auto_analyze.estimate import RunEstimate
+    from parley.domain.auto_analyze.label_maps import (
+        CanonicalLabel,
+        LabelMapVersion,
+        LabelMapView,
+        LabelPair,
+        MapAction,
+        MergedBy,
+        MergedLabel,
+    )
     from parley.domain.auto_analyze.overview import Flow, NewLabels, PhaseCost, QuotedSession, RunOverview
     from parley.domain.budgets import CapView, Period
     from parley.domain.chat import ChatSession
@@ -65,6 +75,7 @@ if TYPE_CHECKING:
         IdempotencyConflict,
         InvalidInput,
         JobFailed,
+        LabelsChanged,
         NotFound,
         ParleyError,
         UnpricedModel,
@@ -157,6 +168,7 @@ _MODULES = {
     "parley.client.importing": ("Imported", "ReadingOptions", "Skipped"),
     "parley.client.listing": ("JobPage", "JobSummary"),
     "parley.client.knowledge": ("Knowledge",),
+    "parley.client.label_maps": ("LabelMaps",),
     "parley.client.memory": ("UserMemory",),
     "parley.client.optimizing": ("Optimized",),
     "parley.client.phone": ("Phone",),
@@ -179,6 +191,15 @@ _MODULES = {
     ),
     "parley.domain.auto_analyze.consistency": ("Consistency",),
     "parley.domain.auto_analyze.estimate": ("RunEstimate",),
+    "parley.domain.auto_analyze.label_maps": (
+        "CanonicalLabel",
+        "LabelMapVersion",
+        "LabelMapView",
+        "LabelPair",
+        "MapAction",
+        "MergedBy",
+        "MergedLabel",
+    ),
     "parley.domain.auto_analyze.overview": (
         "Flow",
         "NewLabels",
@@ -207,6 +228,7 @@ _MODULES = {
         "IdempotencyConflict",
         "InvalidInput",
         "JobFailed",
+        "LabelsChanged",
         "NotFound",
         "ParleyError",
         "UnpricedModel",
@@ -321,6 +343,7 @@ __all__ = [
     "CachePolicy",
     "Cached",
     "CallStatus",
+    "CanonicalLabel",
     "CapView",
     "ChatFormat",
     "ChatRole",
@@ -379,11 +402,19 @@ __all__ = [
     "KnowledgeUsed",
     "LabelCount",
     "LabelKind",
+    "LabelMapVersion",
+    "LabelMapView",
+    "LabelMaps",
     "LabelOrigin",
+    "LabelPair",
     "LabelledChat",
+    "LabelsChanged",
     "ListedConversation",
+    "MapAction",
     "Memory",
     "MergeStep",
+    "MergedBy",
+    "MergedLabel",
     "Message",
     "Messages",
     "Meta",
