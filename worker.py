@@ -17,6 +17,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.acoustics import AcousticsActivities
 from activities.alert import AlertActivities
+from activities.auto_analyze.label_maps import LabelMapActivities
 from activities.auto_analyze.labelling import LabellingActivities
 from activities.auto_analyze.runs import RunActivities
 from activities.boundary import HEARTBEAT_SECONDS
@@ -90,7 +91,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
     collecting = CollectingActivities(database, paid_calls, client)
     limits = partial(requests_per_second, settings=settings)
     auto_runs = RunActivities(database, candidates, limits)
-    auto_labels = LabellingActivities(database, paid_calls, limits)
+    auto_labels, label_maps = LabellingActivities(database, paid_calls, limits), LabelMapActivities(database)
     decisions, generate = parts.generate_decisions(), parts.generate_paid_steps()
     health = HealthActivities(paid_calls, candidates)
     quality = QualityPaidSteps(database, paid_calls, policy)
@@ -123,6 +124,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
                     auto_runs.read_progress,
                     auto_runs.measure_saturation,
                     auto_runs.set_budget,
+                    label_maps.approve,
                     ConversationChanges(database).change,
                 ],
                 workflow_runner=RUNNER,
@@ -133,7 +135,8 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
             starting = [analysis.prepare, analysis.prepare_hearing, collecting.collect]
             steps = [*starting, analysis.publish, analysis.finish, analysis.close]
             bulk = [auto_runs.prepare, auto_runs.plan_batches, auto_runs.copy_labels, auto_runs.finish, auto_runs.close]
-            merging = [auto_runs.apply_fallback, auto_runs.plan_conflicts, auto_runs.apply_conflicts]
+            merging = [auto_runs.apply_fallback, auto_runs.plan_conflicts]
+            merging += [label_maps.propose, label_maps.apply_conflicts]
             merging += [auto_runs.plan_reassignment, auto_runs.apply_reassignment, auto_runs.plan_probes]
             daily = housekeeping(client, database, settings, policy)
             return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, *merging, *daily], **common)

@@ -8,11 +8,24 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway import anthropic, chat, conversations, embeddings, health, jobs, knowledge, models, openai, speech
+from gateway import (
+    anthropic,
+    chat,
+    conversations,
+    embeddings,
+    health,
+    jobs,
+    knowledge,
+    labels,
+    models,
+    openai,
+    speech,
+)
 from gateway.boundary import Boundary, names
-from gateway.console import budgets, labels, overview, pages, phone_talk, sign_in
+from gateway.console import budgets, overview, pages, phone_talk, review, sign_in
 from gateway.console import chat as chat_pages
 from gateway.console import jobs as job_pages
+from gateway.console import labels as label_pages
 from gateway.console import phone as phone_pages
 from gateway.errors import PROBLEMS, Problem, answer_error
 from gateway.metrics import GatewayMetrics
@@ -41,9 +54,11 @@ def create_app(backend: Backend, settings: Settings, metrics: GatewayMetrics | N
     app = FastAPI(title="Parley", docs_url=None, redoc_url=None, responses=PROBLEMS, redirect_slashes=False)
     app.state.gateway = Gateway(backend, metrics)
     app.state.sign_in_tries = sign_in.SignInTries()
+    # Before the paths of jobs, one of which takes any rest of a path as the id.
+    app.include_router(labels.router)
     for module in (health, jobs, chat, conversations, knowledge, speech, openai, embeddings, anthropic, models, phone):
         app.include_router(module.router)
-    console = (overview, job_pages, chat_pages, phone_pages, phone_talk, labels, budgets)
+    console = (overview, job_pages, chat_pages, phone_pages, phone_talk, label_pages, review, budgets)
     for router in (
         jobs.sockets,
         phone.sockets,

@@ -54,7 +54,7 @@ from parley.visibility import JOB
 PREFIX = "/api/jobs"
 UPLOADS = frozenset((f"{PREFIX}/session-analysis", f"{PREFIX}/auto-analyze"))
 # The last part of a job's path, so that no id may end with one of them.
-PARTS = ("progress", "result", "events", "cancel")
+PARTS = ("progress", "result", "events", "cancel", "labels")
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
 MOST_ID_CHARACTERS = 1000
 RETRY_SECONDS = 1.0

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from parley.client.importing import Imported, ReadingOptions, Skipped
     from parley.client.knowledge import Knowledge
     from parley.client.label_files import read_labels
+    from parley.client.label_maps import LabelMaps
     from parley.client.listing import JobPage, JobSummary
     from parley.client.memory import UserMemory
     from parley.client.optimizing import Optimized
@@ -46,6 +47,15 @@ if TYPE_CHECKING:
     )
     from parley.domain.auto_analyze.drift import KindDrift, LabelChange, LabelDrift, LabelTrend
     from parley.domain.auto_analyze.estimate import RunEstimate
+    from parley.domain.auto_analyze.label_maps import (
+        CanonicalLabel,
+        LabelMapVersion,
+        LabelMapView,
+        LabelPair,
+        MapAction,
+        MergedBy,
+        MergedLabel,
+    )
     from parley.domain.auto_analyze.overview import (
         EarlierRun,
         Flow,
@@ -76,6 +86,7 @@ if TYPE_CHECKING:
         IdempotencyConflict,
         InvalidInput,
         JobFailed,
+        LabelsChanged,
         NotFound,
         ParleyError,
         UnpricedModel,
@@ -169,6 +180,7 @@ _MODULES = {
     "parley.client.label_files": ("read_labels",),
     "parley.client.listing": ("JobPage", "JobSummary"),
     "parley.client.knowledge": ("Knowledge",),
+    "parley.client.label_maps": ("LabelMaps",),
     "parley.client.memory": ("UserMemory",),
     "parley.client.optimizing": ("Optimized",),
     "parley.client.phone": ("Phone",),
@@ -193,6 +205,15 @@ _MODULES = {
     "parley.domain.auto_analyze.consistency": ("Consistency",),
     "parley.domain.auto_analyze.drift": ("KindDrift", "LabelChange", "LabelDrift", "LabelTrend"),
     "parley.domain.auto_analyze.estimate": ("RunEstimate",),
+    "parley.domain.auto_analyze.label_maps": (
+        "CanonicalLabel",
+        "LabelMapVersion",
+        "LabelMapView",
+        "LabelPair",
+        "MapAction",
+        "MergedBy",
+        "MergedLabel",
+    ),
     "parley.domain.auto_analyze.overview": (
         "EarlierRun",
         "Flow",
@@ -223,6 +244,7 @@ _MODULES = {
         "IdempotencyConflict",
         "InvalidInput",
         "JobFailed",
+        "LabelsChanged",
         "NotFound",
         "ParleyError",
         "UnpricedModel",
@@ -337,6 +359,7 @@ __all__ = [
     "CachePolicy",
     "Cached",
     "CallStatus",
+    "CanonicalLabel",
     "CapView",
     "ChatFormat",
     "ChatRole",
@@ -401,12 +424,20 @@ __all__ = [
     "LabelCount",
     "LabelDrift",
     "LabelKind",
+    "LabelMapVersion",
+    "LabelMapView",
+    "LabelMaps",
     "LabelOrigin",
+    "LabelPair",
     "LabelTrend",
     "LabelledChat",
+    "LabelsChanged",
     "ListedConversation",
+    "MapAction",
     "Memory",
     "MergeStep",
+    "MergedBy",
+    "MergedLabel",
     "Message",
     "Messages",
     "Meta",

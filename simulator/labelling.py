@@ -24,6 +24,8 @@ from simulator.wire import Message
 Meaning = Concept | str
 OTHER = "other"
 QUOTE_LENGTH = 60
+EVIDENCE_WORDS = 12  # of a quote that shows a label
+WORDS_BEFORE_CUE = 3
 QUOTABLE_LINES = 4  # the first lines of the user, one of which the summary quotes
 SUMMARIES = ('The user asked about {label}: "{quote}".', 'It is about {label}; the user wrote "{quote}".')
 ENDS = {
@@ -117,6 +119,8 @@ class Labeller:
             "transfer_reason": self._label("transfer_reason", reasons, transcript) if reasons else None,
             "drop_off_location": self._label("drop_off_location", places, transcript) if places else None,
             "summary": self._summary(intent, messages, containment, transcript),
+            "intent_quote": intent_quote(messages),
+            "ending_quote": ending_quote(messages, containment),
         }
 
     def _label(self, kind: str, meanings: Sequence[Meaning], transcript: str) -> str:
@@ -137,13 +141,39 @@ class Labeller:
         return fraction(self._choice.seed, *key)
 
     def _summary(self, intent: str, messages: Sequence[Message], containment: str, transcript: str) -> str:
-        lines = map(without_injections, texts_of("user", messages)[:QUOTABLE_LINES])
-        quotable = [text for text in lines if words(text)]
-        with_cue = (text for text in quotable if BOOK.find(words(text)))
-        text = next(with_cue, quotable[0] if quotable else "")
-        quote = clip(text, QUOTE_LENGTH).replace('"', "'") or "nothing"
+        quote = clip(quotable_line(messages), QUOTE_LENGTH).replace('"', "'") or "nothing"
         opening = self._choice.pick(SUMMARIES, "summary", transcript).format(label=intent, quote=quote)
         return f"{opening} {ENDS.get(containment, '')}".strip()
+
+
+def quotable_line(messages: Sequence[Message]) -> str:
+    """Return the first line of the user that has a cue of the lexicon, or else the first one; empty without any."""
+    lines = map(without_injections, texts_of("user", messages)[:QUOTABLE_LINES])
+    quotable = [text for text in lines if words(text)]
+    with_cue = (text for text in quotable if BOOK.find(words(text)))
+    return next(with_cue, quotable[0] if quotable else "")
+
+
+def intent_quote(messages: Sequence[Message]) -> str | None:
+    """Return the words around the first cue of the user, as they were written."""
+    line = quotable_line(messages)
+    hits = BOOK.find(words(line))
+    return _quoted(line, hits[0].start if hits else 0)
+
+
+def ending_quote(messages: Sequence[Message], containment: str) -> str | None:
+    """Return what the user said last before a person took over, or what was said last before the user left."""
+    if containment == "agent":
+        before = next((place for place, one in enumerate(messages) if one.role == "agent"), len(messages))
+        lines = texts_of("user", messages[:before]) or texts_of("user", messages)
+    else:
+        lines = [message.text for message in messages] if containment == "dropOff" else []
+    return _quoted(lines[-1], 0) if lines else None
+
+
+def _quoted(line: str, cue: int) -> str | None:
+    start = max(cue - WORDS_BEFORE_CUE, 0)
+    return " ".join(line.split()[start : start + EVIDENCE_WORDS]) or None
 
 
 class Chooser:

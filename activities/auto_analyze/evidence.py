@@ -18,8 +18,9 @@ from parley.domain.auto_analyze.evidence import (
 from parley.domain.auto_analyze.likeness import Likeness
 from parley.domain.auto_analyze.merging import chunks, spelled_alike, unlocked
 from parley.domain.chat import ChatMessage
+from parley.domain.requests import request_id
 from parley.storage import auto_analyze as runs
-from parley.storage import label_evidence
+from parley.storage import label_evidence, label_maps
 from parley.storage.database import Database
 from parley.storage.label_evidence import Sample
 
@@ -73,10 +74,16 @@ async def canonical_evidence(database: Database, job: Job, kind: LabelKind, leve
     async with database.reads() as tx:
         found = await label_evidence.evidence(tx, workspace_id, job_key, kind)
         mapping = await runs.canonical_labels(tx, workspace_id, job_key, kind, level)
-    members: defaultdict[str, list[LabelEvidence]] = defaultdict(list)
-    for one in found:
-        members[mapping[one.label]].append(one)
-    return [combined(label, group) for label, group in sorted(members.items())]
+    return _combined(found, mapping)
+
+
+async def labels_to_choose(database: Database, job: Job, kind: LabelKind) -> list[LabelEvidence]:
+    """The evidence of the canonical labels of a kind, as merging or a review has left them, by name."""
+    workspace_id, job_key = job.input.workspace_id, job.job_key
+    async with database.reads() as tx:
+        found = await label_evidence.evidence(tx, workspace_id, job_key, kind)
+        mapping = (await label_maps.canonical(tx, workspace_id, job_key))[kind]
+    return _combined(found, mapping)
 
 
 async def store_merges(database: Database, step: ResolveStep, mapping: Mapping[str, str]) -> int:
@@ -88,8 +95,16 @@ async def store_merges(database: Database, step: ResolveStep, mapping: Mapping[s
     async with database.transaction() as tx:
         before = await label_evidence.merged_on(tx, *scope, step.level)
         merged = unlocked(mapping, before)
-        await runs.store_merges(tx, *scope, step.level, merged)
+        request = request_id(step.job.job_key, step.request_step)
+        await runs.store_merges(tx, *scope, step.level, merged, request)
     return sum(label in merged or before.get(label) == into for label, into in mapping.items())
+
+
+def _combined(found: Sequence[LabelEvidence], mapping: Mapping[str, str]) -> list[LabelEvidence]:
+    members: defaultdict[str, list[LabelEvidence]] = defaultdict(list)
+    for one in found:
+        members[mapping[one.label]].append(one)
+    return [combined(label, group) for label, group in sorted(members.items())]
 
 
 def _evidence_of(label: str, sample: Sample) -> LabelEvidence:

@@ -42,10 +42,12 @@ from parley.domain.auto_analyze.prompts import (
     reassignment_request,
     resolution_request,
 )
+from parley.domain.auto_analyze.quotes import with_checked_quotes
 from parley.domain.auto_analyze.reassigning import read_decisions
 from parley.domain.auto_analyze.taxonomy import Allowed, within
 from parley.domain.auto_analyze.validation import SessionLabels, Verdict, judge, no_text_labels
 from parley.domain.capabilities import UNKNOWN_MODEL, narrower
+from parley.domain.chat import ChatSession
 from parley.domain.errors import ContextTooLong, EmptyReply
 from parley.domain.reply_json import read_reply_json
 from parley.domain.requests import ChatReply, ChatRequest, Finish, Provider, Reply, Usage, fingerprint, request_id
@@ -239,7 +241,8 @@ class LabellingActivities:
             verdict = judge(reply, {name: item.session.containment for name, item in work.items()})
             # A label that a closed kind does not have: the session is asked again, and then gets "other".
             verdict = within(verdict, shown.allowed, to_other=step.ask > 1)
-            found = {work[name].ordinal: labels for name, labels in verdict.labels.items()} | by_rule
+            quoted = await asyncio.to_thread(_with_quotes, verdict.labels, sessions)
+            found = {work[name].ordinal: labels for name, labels in quoted.items()} | by_rule
             complete = step.model_copy(update={"ends": None}) if verdict.missing else step
             labelled = _Labelled(verdict, complete, len(found), await keep_labels(tx, complete, found, said))
 
@@ -339,6 +342,11 @@ def _too_long(step: ClassifyStep, work: Sequence[Work]) -> ClassifyOutcome:
     """A single session that is too long has to be condensed, unless it is already."""
     whole = tuple(item.ordinal for item in work if item.condensed is None)
     return ClassifyOutcome(too_long_for=step.candidate.model, oversized=whole if len(work) == 1 else ())
+
+
+def _with_quotes(labels: Mapping[str, SessionLabels], sessions: Mapping[str, ChatSession]) -> dict[str, SessionLabels]:
+    """The labels of sessions, each with the quotes that its session has."""
+    return {name: with_checked_quotes(found, sessions[name]) for name, found in labels.items()}
 
 
 def _summary(reply: ChatReply) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from temporalio import activity
 
-from activities.auto_analyze.evidence import LAST_LEVEL, canonical_evidence
+from activities.auto_analyze.evidence import labels_to_choose
 from parley.domain.auto_analyze.batching import choice_tokens, comparison_room, comparison_tokens
 from parley.domain.auto_analyze.contract import Job, LabelKind, ReassignStep
 from parley.domain.auto_analyze.evidence import opening
@@ -36,7 +36,7 @@ class KnownChoices:
         key = (job.input.workspace_id, job.job_key, activity.info().workflow_run_id or "")
         async with self._reading:
             if key not in self._kept:
-                labels = await canonical_evidence(database, job, LabelKind.INTENT, LAST_LEVEL)
+                labels = await labels_to_choose(database, job, LabelKind.INTENT)
                 self._kept[key] = await asyncio.to_thread(Choices, labels)
                 while len(self._kept) > KEPT_RUNS:
                     self._kept.popitem(last=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
-from activities.auto_analyze.evidence import LAST_LEVEL, collect_evidence, comparison
+from activities.auto_analyze.evidence import collect_evidence, comparison
 from activities.auto_analyze.reassigning import SESSIONS_AT_ONCE
 from activities.auto_analyze.starting import starting_point
 from activities.boundary import boundary
@@ -14,9 +14,7 @@ from activities.candidates import Candidates
 from parley.domain.auto_analyze.batching import cuts, even_quota, labels_that_fit, left_out
 from parley.domain.auto_analyze.contract import (
     PHASE_OF_STEP,
-    AppliedConflicts,
     AppliedReassignment,
-    ApplyConflicts,
     ApplyReassignment,
     Batch,
     BatchStep,
@@ -28,7 +26,6 @@ from parley.domain.auto_analyze.contract import (
     FallbackStep,
     FinishStep,
     Job,
-    LabelKind,
     Phase,
     Plan,
     PlanBatches,
@@ -47,15 +44,24 @@ from parley.domain.auto_analyze.contract import (
     TakenBatches,
 )
 from parley.domain.auto_analyze.estimate import discovery_quota, idle_streams, set_aside_usd
-from parley.domain.auto_analyze.labels import duplicates
 from parley.domain.auto_analyze.probing import AT_ONCE, LONGEST_PROBE_TOKENS, drawn, probe_batches, probe_count
+from parley.domain.auto_analyze.quotes import warning_of
 from parley.domain.auto_analyze.sampling import coverage, least_sample, processing_order
 from parley.domain.auto_analyze.validation import SessionLabels, fallback_labels
 from parley.domain.pricing import rates_for
 from parley.domain.requests import Provider
 from parley.domain.routing import Candidate, Order, RoutingRequest, rank
 from parley.storage import auto_analyze as runs
-from parley.storage import budgets, earlier_runs, label_consistency, probes, reassignments, taxonomies, usage
+from parley.storage import (
+    budgets,
+    earlier_runs,
+    label_consistency,
+    label_maps,
+    probes,
+    reassignments,
+    taxonomies,
+    usage,
+)
 from parley.storage.auto_analyze import NOTHING_SAID, OpenBatch, Stored
 from parley.storage.database import Database
 from parley.storage.datasets import load_dataset, session_facts
@@ -232,23 +238,6 @@ class RunActivities:
         labels = len(compared.labels)
         return ConflictPlan(labels=labels, chunks=len(compared.chunks) if labels > 1 else 0, spelled_alike=spelled)
 
-    @activity.defn(name="auto_analyze.apply_conflicts")
-    @boundary
-    async def apply_conflicts(self, step: ApplyConflicts) -> AppliedConflicts:
-        """Write the canonical labels to labels and sessions, all in one transaction."""
-        workspace_id, job_key = step.job.input.workspace_id, step.job.job_key
-        mappings: dict[LabelKind, dict[str, str]] = {}
-        async with self._database.transaction(bulk=True) as tx:
-            found = await runs.found_labels(tx, workspace_id, job_key)
-            for kind in LabelKind:
-                mapping = await runs.canonical_labels(tx, workspace_id, job_key, kind, LAST_LEVEL)
-                await runs.apply_canonical(tx, workspace_id, job_key, kind, mapping)
-                mappings[kind] = {label: canonical for label, canonical in mapping.items() if label in found[kind]}
-        return AppliedConflicts(
-            canonical_labels={kind: len(set(mapping.values())) for kind, mapping in mappings.items()},
-            canonical_mappings={kind: duplicates(mapping) for kind, mapping in mappings.items()},
-        )
-
     @activity.defn(name="auto_analyze.plan_reassignment")
     @boundary
     async def plan_reassignment(self, step: PlanReassignment) -> ReassignmentPlan:
@@ -264,6 +253,8 @@ class RunActivities:
         workspace_id, job_key = step.job.input.workspace_id, step.job.job_key
         async with self._database.transaction(bulk=True) as tx:
             sessions = await reassignments.apply(tx, workspace_id, job_key)
+            if sessions:
+                await label_maps.record_second_look(tx, workspace_id, job_key)
             intents = await reassignments.intents_left(tx, workspace_id, job_key)
         return AppliedReassignment(sessions=sessions, intents=intents)
 
@@ -275,7 +266,10 @@ class RunActivities:
         async with self._database.transaction(bulk=True) as tx:
             sessions = (await runs.counts(tx, *scope))["sessions"]
             figures = await label_consistency.measure(tx, *scope, sessions)
-        return await self._end(step.job, "completed", step.statistics.model_copy(update={"consistency": figures}))
+            quotes = await runs.count_quotes(tx, *scope)
+        warnings = (*step.statistics.warnings, warning_of(quotes))
+        found = {"consistency": figures, "quotes_missing": quotes.missing, "warnings": tuple(filter(None, warnings))}
+        return await self._end(step.job, "completed", step.statistics.model_copy(update=found))
 
     @activity.defn(name="auto_analyze.close")
     @boundary

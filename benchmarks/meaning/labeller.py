@@ -30,6 +30,7 @@ NOISE = 0.35
 CLEARLY = 0.75
 USER_LINES = 3
 PHRASE_WORDS = (2, 3)
+QUOTE_WORDS = 12
 MOST_PHRASES = 24
 VARIED = 0.15
 WORD = re.compile(r"[^\W\d_]+(?:'[a-z]+)?")
@@ -94,6 +95,8 @@ class Labeller:
             "transfer_reason": self._one(ending, known["transfer_reason"], chance) if containment == "agent" else None,
             "drop_off_location": None,
             "summary": f"The user said: {opening[:160]}",
+            "intent_quote": " ".join(user_lines(session["transcript"])[0].split()[:QUOTE_WORDS]),
+            "ending_quote": None if containment == "selfService" else _last_words(session["transcript"]),
         }
         if containment == "dropOff":
             found["drop_off_location"] = self._one(ending, known["drop_off_location"], chance)
@@ -176,9 +179,17 @@ class Labeller:
 
 def user_text(transcript: str) -> str:
     """What the user said first."""
+    return " ".join(user_lines(transcript)[:USER_LINES])
+
+
+def user_lines(transcript: str) -> list[str]:
+    """What the user said, without greetings; at least one line."""
     lines = [line.partition(": ")[2] for line in transcript.splitlines() if line.startswith("user: ")]
-    telling = [line for line in lines if len(_content(line)) >= 2] or lines or [transcript]
-    return " ".join(telling[:USER_LINES])
+    return [line for line in lines if len(_content(line)) >= 2] or lines or [transcript]
+
+
+def _last_words(transcript: str) -> str:
+    return " ".join(transcript.rpartition("\n")[2].partition(": ")[2].split()[:QUOTE_WORDS])
 
 
 def _shown(given: Mapping[str, Any], kind: str) -> dict[str, Shown]:

@@ -197,7 +197,11 @@ def estimate(found: RunEstimate) -> RenderableType:
 def controls(found: RunControls) -> str:
     """What a labelling run does after an operator has changed it."""
     if found.held:
-        return {"paused": "the run is paused", "budget": f"its budget of ${found.budget_usd} is used up"}[found.held]
+        return {
+            "paused": "the run is paused",
+            "budget": f"its budget of ${found.budget_usd} is used up",
+            "review": "its merges wait for a review",
+        }[found.held]
     return "the run ends with the labels that it has" if found.finishing else f"it runs, within ${found.budget_usd}"
 
 

@@ -32,7 +32,7 @@ from parley.client.fetching import is_url
 from parley.client.listing import KINDS, STATUSES
 from parley.client.reading import read_conversation, read_recording, read_rubric
 from parley.client.session_analysis import HearingOptions
-from parley.domain.auto_analyze.contract import DEFAULT_BUDGET_USD, RunControls
+from parley.domain.auto_analyze.contract import DEFAULT_BUDGET_USD, DEFAULT_REVIEW_LIMIT_SECONDS, RunControls
 from parley.domain.chat_formats import CHAT_FORMATS, CHAT_ROLES
 from parley.domain.chat_formats.drafts import DEFAULT_SESSION_GAP_HOURS
 from parley.domain.coaching.rubric import DEFAULT_RUBRIC
@@ -230,6 +230,12 @@ def auto_analyze(
     probes: Annotated[
         int | None, typer.Option(help="Sessions to label a second time, to measure agreement; default: 1%, 5 to 50.")
     ] = None,
+    review: Annotated[
+        bool, typer.Option("--review", help="Wait for `parley labels review` before labels are merged.")
+    ] = False,
+    review_hours: Annotated[
+        float, typer.Option(min=0.01, help="How long a review may take; then the merges are made without one.")
+    ] = DEFAULT_REVIEW_LIMIT_SECONDS / 3600,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out and list invalid lines.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what the run will probably take, by phase, and start nothing.")
@@ -250,6 +256,8 @@ def auto_analyze(
         "seed": seed,
         "reassign": reassign,
         "probes": probes,
+        "review": review,
+        "review_limit_seconds": round(review_hours * 3600),
     }
     options |= _starting_options(labels, closed=closed, since_analysis=since_analysis)
     options |= _run_options(streams, sessions_per_stream, max_staleness, max_cost)

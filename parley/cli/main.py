@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CORRECTABLE = {
     "IdempotencyConflict",
     "InvalidInput",
+    "LabelsChanged",
     "NotFound",
     "ProviderNotConfigured",
     "UnpricedModel",
@@ -70,6 +71,7 @@ COMMANDS = {
     "finish": Command(
         "jobs", "End a labelling run now: merge the labels that there are, and label no further session."
     ),
+    "labels": Command("labels", "Show, merge, split, rename and review the labels of a labelling run."),
     "cancel": Command("jobs", "Request that a job stops. Results that are paid for stay stored."),
     "generate": Command("generate", "Answer one request within the budget, with the first model that can."),
     "chat": Command("chat", "Hold a conversation: each line of stdin is a turn, and /help shows the commands."),

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from pydantic import ValidationError
+from pydantic import AwareDatetime, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
@@ -17,12 +17,15 @@ from temporalio.exceptions import ApplicationError
 from parley.client.backend import Backend, WorkflowStart, start_workflow, temporal_errors
 from parley.client.importing import Imported, ReadingOptions, read_facts
 from parley.client.jobs import JobHandle, check_model, provider_of, true_status
+from parley.client.label_maps import OPERATOR, LabelMaps
 from parley.client.reading import first_problem
 from parley.domain.auto_analyze.contract import (
+    APPROVE,
     FINISH,
     PAUSE,
     RESUME,
     WORKFLOW,
+    ApproveLabels,
     AutoAnalyzeInput,
     AutoAnalyzeProgress,
     DiscoveryTerms,
@@ -40,10 +43,11 @@ from parley.domain.auto_analyze.contract import (
 )
 from parley.domain.auto_analyze.drift import KindDrift, drift
 from parley.domain.auto_analyze.estimate import RunEstimate, Speed, Workload, estimate, even_workload, workload_of
+from parley.domain.auto_analyze.label_maps import LabelPair
 from parley.domain.auto_analyze.overview import EarlierRun, QuotedSession, RunOverview
 from parley.domain.auto_analyze.taxonomy import Taxonomy
 from parley.domain.costs import Costs
-from parley.domain.errors import InvalidInput, NotFound, UnpricedModel
+from parley.domain.errors import InvalidInput, LabelsChanged, NotFound, UnpricedModel
 from parley.domain.model import Model
 from parley.domain.pricing import ConfiguredRates, rates_for
 from parley.domain.requests import Provider
@@ -86,6 +90,10 @@ class AutoAnalyzeOptions(TypedDict, total=False):
     """The id or key of an earlier run: label only sessions that it has not, starting from its labels. Default: all."""
     probes: int | None
     """Sessions to label a second time, to measure agreement: 0 to 200; None: 1%, 5 to 50. Default: None."""
+    review: bool
+    """Wait for a person to approve the merges before they are applied. Default: False."""
+    review_limit_seconds: int
+    """How long a review may take, in seconds; then the merges are applied as they are. Default: one day."""
     debug: bool
     """Log each round. Default: PARALLEL_PROCESSING_DEBUG."""
 
@@ -94,7 +102,8 @@ class AutoAnalyzeReport(Model):
     """A labelling run as it is now.
 
     `labels`: canonical labels with the number of their sessions. `statistics` is None until the run has ended.
-    `reason`: why it failed or was cancelled.
+    `reason`: why it failed or was cancelled. `review_until`: while it waits for a review of its merges, when it goes on
+    without one.
     """
 
     id: str
@@ -104,11 +113,17 @@ class AutoAnalyzeReport(Model):
     dataset_id: str
     statistics: Statistics | None
     labels: tuple[LabelCount, ...]
+    review_until: AwareDatetime | None = None
     costs: Costs
 
 
 class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
     """A running or ended `AutoAnalyze`."""
+
+    @property
+    def labels(self) -> LabelMaps:
+        """Its labels with what was merged into each, and what a person may change in them."""
+        return LabelMaps(self._backend, self._workspace_id, self.id, self.job_key)
 
     async def progress(self) -> AutoAnalyzeProgress:
         """The phase, the sessions done, the cost so far, and the state of each stream.
@@ -137,6 +152,7 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
             dataset_id=row.dataset_id,
             statistics=Statistics.model_validate(row.statistics) if row.statistics else None,
             labels=tuple(labels),
+            review_until=row.review_until if row.ended_at is None else None,
             costs=spent,
         )
 
@@ -175,6 +191,39 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
         """
         return await self._control(FINISH, FinishRun())
 
+    async def approve(
+        self,
+        *,
+        rejected: Sequence[LabelPair] = (),
+        added: Sequence[LabelPair] = (),
+        version: int | None = None,
+        made_by: str = OPERATOR,
+    ) -> RunControls:
+        """Approve the merges of a run that waits for a review of them, and let it go on.
+
+        Args:
+            rejected: merges that are not to be made: labels, and what they would be merged into.
+            added: merges to make instead or in addition.
+            version: of the labels that the caller has seen; default: whatever they are now.
+            made_by: who approves, for the history.
+
+        Raises:
+            InvalidInput: the run does not wait for a review, or a merge cannot be rejected or made.
+            LabelsChanged: the labels have another version.
+            NotFound: the job does not run, or there is no such label.
+            Unreachable: Temporal or the job's worker does not answer.
+        """
+        if version is None:
+            version = (await self.labels.show(LabelKind.INTENT)).version
+        if rejected:
+            version = (await self.labels.reject(rejected, version=version, made_by=made_by)).version
+        for pair in added:
+            merged = await self.labels.merge(pair.label, pair.into, kind=pair.kind, version=version, made_by=made_by)
+            version = merged.version
+        if version is None:
+            raise InvalidInput("does not wait for a review of its labels", where=self.id)
+        return await self._control(APPROVE, ApproveLabels(version=version, made_by=made_by))
+
     async def _control(self, update: str, given: Model) -> RunControls:
         workflow = await self._workflow()
         ended = NotFound(f"{self.id} does not run: its results stay stored")
@@ -183,8 +232,9 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
                 return await workflow.execute_update(update, given, result_type=RunControls)
             except WorkflowUpdateFailedError as error:
                 cause = error.cause
-                if isinstance(cause, ApplicationError) and cause.type == InvalidInput.__name__:
-                    raise InvalidInput(str(cause.message)) from None
+                for known in (InvalidInput, LabelsChanged):
+                    if isinstance(cause, ApplicationError) and cause.type == known.__name__:
+                        raise known(str(cause.message)) from None
                 raise job_failure(cause) from error
 
     async def overview(self) -> RunOverview:

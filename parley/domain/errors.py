@@ -83,6 +83,12 @@ class IdempotencyConflict(ParleyError):
     kind = ErrorKind.CONFLICT
 
 
+class LabelsChanged(ParleyError):
+    """The labels of a run have another version than the one that was to be changed: look at them again."""
+
+    kind = ErrorKind.CONFLICT
+
+
 class StreamSuperseded(ParleyError):
     """A newer attempt makes the answer. Nothing was sent to a provider, or the request was stopped."""
 

@@ -83,7 +83,7 @@ def _row(session: QuotedSession) -> list[object]:
     how = "fallback" if session.fallback else "by rule" if session.by_rule else ""
     labels = (session.intent, session.transfer_reason, session.drop_off_location)
     who = (session.session_id, session.user_id, session.containment.value)
-    return [*who, *(label or "" for label in labels), session.summary, session.quote, how]
+    return [*who, *(label or "" for label in labels), session.summary, session.quote, how, session.ending_quote]
 
 
 def _block(rows: list[list[object]]) -> str:

@@ -45,6 +45,7 @@ from parley.domain.auto_analyze.contract import (
 )
 from parley.domain.auto_analyze.evidence import DEFINITION_CHARACTERS
 from parley.domain.auto_analyze.labels import composed
+from parley.domain.auto_analyze.quotes import QuoteCount
 from parley.domain.auto_analyze.validation import SessionLabels
 from parley.domain.chat import ChatSession
 from parley.domain.errors import NotFound
@@ -546,40 +547,30 @@ async def canonical_labels(
 
 
 async def store_merges(
-    tx: AsyncSession, workspace_id: str, job_key: str, kind: LabelKind, level: int, merged: Mapping[str, str]
+    tx: AsyncSession,
+    workspace_id: str,
+    job_key: str,
+    kind: LabelKind,
+    level: int,
+    merged: Mapping[str, str],
+    request_id: str | None = None,
 ) -> None:
-    """Store the merges of one chunk of labels. Idempotent."""
+    """Store the merges of one chunk of labels, by the reply to a request or by their spelling. Idempotent."""
     rows = [
         AutoMerge(
-            workspace_id=workspace_id, job_key=job_key, kind=kind.value, level=level, label=label, canonical=canonical
+            workspace_id=workspace_id,
+            job_key=job_key,
+            kind=kind.value,
+            level=level,
+            label=label,
+            canonical=canonical,
+            request_id=request_id,
         ).model_dump()
         for label, canonical in merged.items()
         if label != canonical
     ]
     if rows:
         await tx.execute(insert(AutoMerge).on_conflict_do_nothing(), rows)
-
-
-async def apply_canonical(
-    tx: AsyncSession, workspace_id: str, job_key: str, kind: LabelKind, canonical: Mapping[str, str]
-) -> None:
-    """Store the canonical label of labels and of all sessions with them. The original label is unchanged."""
-    if not canonical:
-        return
-    scope = (workspace_id, job_key, kind.value)
-    given = _unnested(String, old=canonical.keys(), new=canonical.values())
-    labels = update(AutoLabel).where(*_of_kind(AutoLabel, *scope), col(AutoLabel.label) == given.c.old)
-    # Core statements: the ORM would fetch every changed row.
-    connection = await tx.connection()
-    await connection.execute(labels.values(canonical=given.c.new))
-    applied = col(getattr(AutoSession, f"canonical_{kind.value}"))
-    sessions = update(AutoSession).where(
-        *_of(AutoSession, workspace_id, job_key),
-        *_of_kind(AutoLabel, *scope),
-        col(AutoLabel.label) == getattr(AutoSession, kind.value),
-        applied.is_distinct_from(col(AutoLabel.canonical)),
-    )
-    await connection.execute(sessions.values({applied: col(AutoLabel.canonical)}))
 
 
 async def counts(tx: AsyncSession, workspace_id: str, job_key: str) -> dict[str, int]:
@@ -591,6 +582,18 @@ async def counts(tx: AsyncSession, workspace_id: str, job_key: str) -> dict[str,
     ).where(*_of(AutoSession, workspace_id, job_key))
     sessions, labelled, fallbacks = (await tx.execute(query)).one()
     return {"sessions": sessions, "labelled": labelled, "fallbacks": fallbacks}
+
+
+async def count_quotes(tx: AsyncSession, workspace_id: str, job_key: str) -> QuoteCount:
+    """How many labels the replies of a run gave to sessions, and how many of those have no quote."""
+    given = [col(getattr(AutoSession, kind.value)) for kind in LabelKind]
+    quotes = [col(getattr(AutoSession, kind.quote_field)) for kind in LabelKind]
+    missing = [func.count(label).filter(quote.is_(None)) for label, quote in zip(given, quotes, strict=True)]
+    query = select(
+        sum((func.count(label) for label in given[1:]), func.count(given[0])), sum(missing[1:], missing[0])
+    ).where(*_of(AutoSession, workspace_id, job_key), ~col(AutoSession.fallback), ~col(AutoSession.by_rule))
+    labels, without = (await tx.execute(query)).one()
+    return QuoteCount(labels, without)
 
 
 async def label_counts(tx: AsyncSession, workspace_id: str, job_key: str) -> list[LabelCount]:
@@ -619,6 +622,7 @@ async def export_rows(
             *(col(getattr(StoredChat, name)) for name in ("session_id", "user_id", "containment")),
             *(_label(kind).label(kind.value) for kind in LabelKind),
             *(col(getattr(AutoSession, kind.value)).label(f"original_{kind.value}") for kind in LabelKind),
+            *(col(getattr(AutoSession, kind.quote_field)) for kind in LabelKind),
             col(AutoSession.merged_intent).label("reassigned_from"),
             *(col(getattr(AutoSession, name)) for name in ("summary", "fallback", "by_rule", "phase")),
             case((of_streams, col(AutoSession.round))).label("round"),

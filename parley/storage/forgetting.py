@@ -35,6 +35,8 @@ OLD_STREAM = """one.stream_id IN (SELECT stream_id FROM streams WHERE workspace_
                                  AND stream_id <> ALL(CAST(:running AS text[])))"""
 # What is stored of an analysis, beside the reason of a failure, which may quote its speakers.
 PARTS = ("voice_metrics", "acoustics", "curves", "coaching", "result")
+# What is stored of a labelled chat session, beside its labels.
+SAID = ("condensed", "summary", "intent_quote", "transfer_reason_quote", "drop_off_location_quote")
 # Chats without a word of the user are labelled by rule.
 NOTHING_SAID = """payload || '{"messages": [{"role": "user", "text": "", "time": null}]}'"""
 WITHOUT_CONTENT = """(payload || CASE payload ->> 'kind'
@@ -105,8 +107,8 @@ CONTENT: Mapping[str, Content] = {
             SELECT r.job_key, c.position FROM auto_runs r JOIN chat_sessions c USING (workspace_id, dataset_id)
             WHERE r.workspace_id = :workspace AND c.user_id = :user)""",
         f"""one.job_key IN (SELECT one.job_key FROM auto_runs one WHERE {IN_WORKSPACE} AND {IS_OLD} AND {HAS_ENDED})""",  # noqa: S608
-        "condensed = NULL, summary = NULL",
-        "(one.condensed IS NOT NULL OR one.summary IS NOT NULL)",
+        ", ".join(f"{part} = NULL" for part in SAID),
+        f"({' OR '.join(f'one.{part} IS NOT NULL' for part in SAID)})",
     ),
     "chat_sessions": Content(
         OWN,

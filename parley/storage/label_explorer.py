@@ -20,6 +20,7 @@ async def examples(
         select(
             col(AutoSession.position),
             original.label("original"),
+            col(getattr(AutoSession, kind.quote_field)).label("quote"),
             func.coalesce(AutoSession.summary, "").label("summary"),
             *(col(getattr(AutoSession, name)) for name in ("fallback", "by_rule")),
             col(StoredChat.payload),
@@ -50,6 +51,16 @@ async def origins(tx: AsyncSession, workspace_id: str, job_key: str, kind: Label
     labels = (await tx.execute(found)).all()
     merges = await _merges(tx, workspace_id, job_key, kind)
     return [LabelOrigin(label=name, first_round=first, merges=_path(name, merges)) for name, first in labels]
+
+
+async def first_rounds(tx: AsyncSession, workspace_id: str, job_key: str, kind: LabelKind) -> dict[str, int]:
+    """Which round found each label of a kind; 0 or less for the discovery."""
+    query = select(col(AutoLabel.label), col(AutoLabel.first_round)).where(
+        col(AutoLabel.workspace_id) == workspace_id,
+        col(AutoLabel.job_key) == job_key,
+        col(AutoLabel.kind) == kind.value,
+    )
+    return {row[0]: row[1] for row in (await tx.execute(query)).all()}
 
 
 async def _merges(tx: AsyncSession, workspace_id: str, job_key: str, kind: LabelKind) -> dict[int, dict[str, str]]:

@@ -100,6 +100,7 @@ RESULTS: Mapping[str, str] = {
     "auto_batches": OF_OLD_RUN,
     "auto_labels": OF_OLD_RUN,
     "auto_merges": OF_OLD_RUN,
+    "auto_label_maps": OF_OLD_RUN,
     "auto_reassignments": OF_OLD_RUN,
     "auto_runs": IS_OLD,
     "memories": "one.valid_until < :before",

@@ -1,7 +1,5 @@
 """What the report of a labelling run draws: flows, new labels, costs by phase, and sessions with quotes."""
 
-from typing import Any
-
 from sqlalchemy import ColumnElement, case, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -12,9 +10,7 @@ from parley.domain.auto_analyze.overview import (
     NewLabels,
     PhaseCost,
     QuotedSession,
-    quote_of,
 )
-from parley.domain.chat import ChatSession
 from parley.storage.auto_analyze import CHAT_OF_SESSION, RUN_OF_SESSION
 from parley.storage.tables import AutoLabel, AutoRun, AutoSession, StoredChat, UsageLog
 from parley.storage.usage import CONFIRMED_USD, UNCERTAIN_USD, word_of_step
@@ -80,13 +76,16 @@ async def quoted_sessions(
     tx: AsyncSession, workspace_id: str, job_key: str, *, after: int, limit: int
 ) -> list[tuple[int, QuotedSession]]:
     """Some sessions of a run with their labels and a quote, by their place in the file, after a position."""
+    ending = func.coalesce(AutoSession.transfer_reason_quote, AutoSession.drop_off_location_quote, "")
     query = (
         select(
             col(AutoSession.position),
+            *(col(getattr(StoredChat, name)) for name in ("session_id", "user_id", "containment")),
             *(_label(kind).label(kind.value) for kind in LabelKind),
             func.coalesce(AutoSession.summary, "").label("summary"),
+            func.coalesce(AutoSession.intent_quote, "").label("quote"),
+            ending.label("ending_quote"),
             *(col(getattr(AutoSession, name)) for name in ("fallback", "by_rule")),
-            col(StoredChat.payload),
         )
         .join(AutoRun, RUN_OF_SESSION)
         .join(StoredChat, CHAT_OF_SESSION)
@@ -94,13 +93,8 @@ async def quoted_sessions(
         .order_by(col(AutoSession.position))
         .limit(limit)
     )
-    return [_quoted(dict(row)) for row in (await tx.execute(query)).mappings()]
-
-
-def _quoted(row: dict[str, Any]) -> tuple[int, QuotedSession]:
-    position, session = row.pop("position"), ChatSession.model_validate(row.pop("payload"))
-    own = {name: getattr(session, name) for name in ("session_id", "user_id", "containment")}
-    return position, QuotedSession(**own, **row, quote=quote_of(session, row["intent"]))
+    rows = [dict(row) for row in (await tx.execute(query)).mappings()]
+    return [(row.pop("position"), QuotedSession(**row)) for row in rows]
 
 
 def _label(kind: LabelKind) -> ColumnElement[str]:

@@ -445,6 +445,7 @@ class AutoRun(SQLModel, table=True):
     status: str = "running"  # running, completed, failed, cancelled
     statistics: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     reason: str = ""  # why it failed or was cancelled
+    review_until: datetime | None = Field(default=None, sa_type=TIMESTAMP)  # while it waits for a review of its merges
     created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
     ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
 
@@ -454,7 +455,7 @@ class AutoSession(SQLModel, table=True):
 
     `copy_of`: the ordinal of the session whose transcript and labels it has; None if it is labelled itself.
     `better_intent`: what the second look gives it, `merged_intent`: what it had before that was applied; None if the
-    second look changes nothing.
+    second look changes nothing. `…_quote`: words of the session that show the label.
     `probe_round`, `probe_intent`: in the place of which round it was labelled a second time, and how; None if it was
     not.
     """
@@ -481,6 +482,9 @@ class AutoSession(SQLModel, table=True):
     merged_intent: str | None = None
     probe_round: int | None = None
     probe_intent: str | None = None
+    intent_quote: str | None = None
+    transfer_reason_quote: str | None = None
+    drop_off_location_quote: str | None = None
     summary: str | None = None
     fallback: bool = False
     by_rule: bool = False
@@ -555,7 +559,10 @@ class StoredTaxonomy(SQLModel, table=True):
 
 
 class AutoMerge(SQLModel, table=True):
-    """The canonical label of one level of conflict resolution. Levels never change."""
+    """The canonical label of one level of conflict resolution. Levels never change.
+
+    `request_id`: the paid request whose reply merged it; None for labels that are only written differently.
+    """
 
     __tablename__ = "auto_merges"
 
@@ -565,6 +572,32 @@ class AutoMerge(SQLModel, table=True):
     level: int = Field(primary_key=True)
     label: str = Field(primary_key=True)
     canonical: str
+    request_id: str | None = None
+
+
+class AutoLabelMap(SQLModel, table=True):
+    """A version of the map from the labels of a run to their canonical labels. Versions never change.
+
+    `parent`: the version on whose state it was made; None for version 0, the labels as they were found.
+    `kind`, `sources` and `target`: what a person changed. `labels`: by kind, each label that has another canonical one,
+    with that one and the version that gave it. `reassigned`: whether the second look at sessions counts.
+    """
+
+    __tablename__ = "auto_label_maps"
+
+    workspace_id: str = Field(primary_key=True)
+    job_key: str = Field(primary_key=True)
+    version: int = Field(primary_key=True)
+    parent: int | None = None
+    action: str
+    made_by: str
+    reason: str = ""
+    kind: str | None = None
+    sources: list[str] = Field(default_factory=list, sa_type=JSONB)
+    target: str | None = None
+    labels: dict[str, dict[str, list[Any]]] = Field(sa_type=JSONB)
+    reassigned: bool = False
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
 
 
 class SpendingCap(SQLModel, table=True):

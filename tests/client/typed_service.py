@@ -30,6 +30,7 @@ from parley import (
     Cached,
     CachePolicy,
     CallStatus,
+    CanonicalLabel,
     CapView,
     ChatFormat,
     ChatRole,
@@ -89,9 +90,17 @@ from parley import (
     LabelCount,
     LabelKind,
     LabelledChat,
+    LabelMaps,
+    LabelMapVersion,
+    LabelMapView,
     LabelOrigin,
+    LabelPair,
+    LabelsChanged,
     ListedConversation,
+    MapAction,
     Memory,
+    MergedBy,
+    MergedLabel,
     MergeStep,
     Message,
     Messages,
@@ -356,6 +365,8 @@ async def label(client: Client, path: Path) -> None:
         "budget_usd": Decimal("2.50"),
         "wait_limit_seconds": 3600,
         "reassign": True,
+        "review": True,
+        "review_limit_seconds": 3600,
         "debug": False,
     }
     handle: AutoAnalyzeHandle = await client.auto_analyze(
@@ -366,6 +377,22 @@ async def label(client: Client, path: Path) -> None:
     paused: RunControls = await handle.pause()
     resumed: RunControls = await handle.resume(budget_usd=Decimal(5))
     finishing: RunControls = await handle.finish()
+    maps: LabelMaps = handle.labels
+    view: LabelMapView = await maps.show(LabelKind.INTENT)
+    canonical: tuple[CanonicalLabel, ...] = view.labels
+    merged_labels: tuple[MergedLabel, ...] = canonical[0].merged
+    pairs = [LabelPair(label=one.label, into=canonical[0].label) for one in merged_labels]
+    approved: RunControls = await handle.approve(rejected=pairs, version=view.version, made_by="ann")
+    try:
+        version: LabelMapVersion = await maps.merge("refund", "billing", version=view.version, reason="one team")
+    except LabelsChanged as error:
+        print(error.kind)
+    version = await maps.split("billing", ["refund"], kind=LabelKind.INTENT)
+    version = await maps.rename("billing", "bills", made_by="ann")
+    version = await maps.undo(version=version.version)
+    actions: list[MapAction] = [one.action for one in await maps.history()]
+    makers: list[MergedBy] = [one.merged_by for one in merged_labels]
+    print(approved.held, version.version, actions, makers)
     print(paused.held, resumed.budget_usd, finishing.finishing)
     done: AutoAnalyzeReport = await handle.result()
     again: AutoAnalyzeReport = await handle.report()

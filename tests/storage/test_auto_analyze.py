@@ -13,15 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from parley.domain.auto_analyze.contract import ExportedSession, LabelCount, LabelKind, Phase
+from parley.domain.auto_analyze.label_maps import map_of
 from parley.domain.auto_analyze.sampling import SessionFacts
 from parley.domain.auto_analyze.validation import SessionLabels, fallback_labels, no_text_labels
 from parley.domain.chat import ChatMessage, ChatSession, Containment
 from parley.domain.errors import NotFound, ParleyError
 from parley.storage import auto_analyze as runs
-from parley.storage import datasets
+from parley.storage import datasets, label_maps
 from parley.storage.auto_analyze import Work
 from parley.storage.database import Database
-from parley.storage.tables import AutoBatch, AutoLabel, AutoMerge, AutoRun, AutoSession, Dataset
+from parley.storage.tables import AutoBatch, AutoLabel, AutoLabelMap, AutoMerge, AutoRun, AutoSession, Dataset
 
 INTENT, REASON, LOCATION = LabelKind
 ACME, JOB, DATASET = "acme", "job", "dataset"
@@ -94,7 +95,7 @@ class Run:
     async def apply(self, kind: LabelKind = INTENT) -> None:
         async with self.database.transaction() as tx:
             mapping = await runs.canonical_labels(tx, *self.scope, kind, 1000)
-            await runs.apply_canonical(tx, *self.scope, kind, mapping)
+            await label_maps.apply(tx, *self.scope, map_of({kind: mapping}, 1))
 
     async def sessions(self) -> list[AutoSession]:
         query = select(AutoSession).where(
@@ -442,9 +443,8 @@ class TestMerging:
         await run.merge(0, {"wrong invoice": "billing"})
         with pytest.raises(RuntimeError):
             async with run.database.transaction() as tx:
-                for kind in LabelKind:
-                    mapping = await runs.canonical_labels(tx, *run.scope, kind, 1000)
-                    await runs.apply_canonical(tx, *run.scope, kind, mapping)
+                mappings = {kind: await runs.canonical_labels(tx, *run.scope, kind, 1000) for kind in LabelKind}
+                await label_maps.apply(tx, *run.scope, map_of(mappings, 1))
                 raise RuntimeError
         assert {row.canonical_intent for row in await run.sessions()} == {None}
         async with run.database.transaction() as tx:
@@ -453,11 +453,8 @@ class TestMerging:
     async def test_applying_any_number_of_labels_takes_two_statements_and_returns_no_rows(self, run: Run):
         mapping = await run.call(runs.canonical_labels, INTENT, 1000)
         with statements(run.database) as seen:
-            await run.call(runs.apply_canonical, INTENT, mapping)
+            await run.call(label_maps.apply, map_of({INTENT: mapping, LOCATION: {}}, 1))
         assert ["RETURNING" in statement for statement in seen] == [False, False]
-        with statements(run.database) as seen:
-            await run.call(runs.apply_canonical, LOCATION, {})
-        assert seen == []
 
 
 class TestResults:
@@ -606,10 +603,30 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "auto_analyze.copy_labels": (lambda tx, workspace: runs.copy_labels(tx, workspace, JOB), 0),
     "auto_analyze.store_condensed": (lambda tx, workspace: runs.store_condensed(tx, workspace, JOB, 0, "stolen"), None),
     "auto_analyze.canonical_labels": (lambda tx, workspace: runs.canonical_labels(tx, workspace, JOB, INTENT, 10), {}),
-    "auto_analyze.apply_canonical": (
-        lambda tx, workspace: runs.apply_canonical(tx, workspace, JOB, INTENT, {"billing": "stolen"}),
+    "auto_analyze.count_quotes": (lambda tx, workspace: runs.count_quotes(tx, workspace, JOB), (0, 0)),
+    "label_maps.apply": (
+        lambda tx, workspace: label_maps.apply(tx, workspace, JOB, map_of({INTENT: {"billing": "stolen"}}, 1)),
         None,
     ),
+    "label_maps.lock": (lambda tx, workspace: label_maps.lock(tx, workspace, JOB), NotFound),
+    "label_maps.current": (lambda tx, workspace: label_maps.current(tx, workspace, JOB), None),
+    "label_maps.version": (lambda tx, workspace: label_maps.version(tx, workspace, JOB, 1), NotFound),
+    "label_maps.history": (lambda tx, workspace: label_maps.history(tx, workspace, JOB), []),
+    "label_maps.canonical": (
+        lambda tx, workspace: label_maps.canonical(tx, workspace, JOB),
+        {kind: {} for kind in LabelKind},
+    ),
+    "label_maps.run_merges": (
+        lambda tx, workspace: label_maps.run_merges(tx, workspace, JOB),
+        {kind: {} for kind in LabelKind},
+    ),
+    "label_maps.session_counts": (
+        lambda tx, workspace: label_maps.session_counts(tx, workspace, JOB, INTENT, reassigned=False),
+        {},
+    ),
+    "label_maps.drop_second_look": (lambda tx, workspace: label_maps.drop_second_look(tx, workspace, JOB), None),
+    "label_maps.begin_review": (lambda tx, workspace: label_maps.begin_review(tx, workspace, JOB, seconds=9), None),
+    "label_maps.end_review": (lambda tx, workspace: label_maps.end_review(tx, workspace, JOB), None),
     "auto_analyze.counts": (
         lambda tx, workspace: runs.counts(tx, workspace, JOB),
         {"sessions": 0, "labelled": 0, "fallbacks": 0},
@@ -631,6 +648,10 @@ CREATES_ROWS = {
     "auto_analyze.store_labels",
     "auto_analyze.store_batches",
     "auto_analyze.store_merges",
+    "label_maps.add",
+    "label_maps.begin",
+    "label_maps.record_merges",
+    "label_maps.record_second_look",
     "datasets.save_chats",
 }
 
@@ -639,7 +660,7 @@ class TestIsolation:
     def test_every_function_that_takes_a_workspace_is_checked(self):
         found = {
             f"{module.__name__.removeprefix('parley.storage.')}.{name}"
-            for module in (runs, datasets)
+            for module in (runs, datasets, label_maps)
             for name, function in inspect.getmembers(module, inspect.iscoroutinefunction)
             if function.__module__ == module.__name__ and "workspace_id" in inspect.signature(function).parameters
         }
@@ -652,12 +673,13 @@ class TestIsolation:
         await run.call(runs.store_batches, 2, [2, 2], 2, assign=False)
         await run.merge(0, {"refund": "billing"})
         await run.apply()
+        await run.call(label_maps.begin)
         before = await self.contents(run)
         yield run
         assert await self.contents(run) == before
 
     async def contents(self, run: Run) -> list[Any]:
-        tables = (AutoRun, AutoSession, AutoBatch, AutoLabel, AutoMerge, Dataset)
+        tables = (AutoRun, AutoSession, AutoBatch, AutoLabel, AutoMerge, AutoLabelMap, Dataset)
         async with run.database.transaction() as tx:
             queries = [select(table).where(col(table.workspace_id) == ACME) for table in tables]
             rows = [row.model_dump() for query in queries for row in (await tx.execute(query)).scalars()]

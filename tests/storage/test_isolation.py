@@ -350,6 +350,10 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     ),
     "probes.rounds_of": (lambda tx, _: probes.rounds_of(tx, THEIRS, JOB, [0], 10_000), {}),
     "probes.pairs": (lambda tx, _: probes.pairs(tx, THEIRS, JOB), []),
+    "label_explorer.first_rounds": (
+        lambda tx, _: label_explorer.first_rounds(tx, THEIRS, JOB, LabelKind.INTENT),
+        {},
+    ),
     "reassignments.batch": (lambda tx, _: reassignments.batch(tx, THEIRS, JOB, 0), []),
     "reassignments.store": (lambda tx, _: reassignments.store(tx, THEIRS, JOB, {0: "label"}), None),
     "reassignments.apply": (lambda tx, _: reassignments.apply(tx, THEIRS, JOB), 0),
@@ -517,7 +521,7 @@ CREATES_ROWS = {
 
 
 # The tests of these modules check their isolation.
-CHECKED_ELSEWHERE = {"parley.storage.auto_analyze", "parley.storage.datasets", "parley.storage.gateway_keys"}
+CHECKED_ELSEWHERE = {f"parley.storage.{name}" for name in ("auto_analyze", "datasets", "gateway_keys", "label_maps")}
 
 
 def functions_with_a_workspace() -> set[str]:

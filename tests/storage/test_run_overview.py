@@ -38,6 +38,7 @@ async def fill(database: Database, workspace_id: str, job_key: str) -> None:
             payload = known | {"bot_id": "", "messages": [{"role": "user", "text": text, "time": time}]}
             tx.add(StoredChat(**chat, position=place, payload=payload, tokens=10, **known))
             labels = {"intent": intent, "canonical_intent": canonical, "drop_off_location": location}
+            labels |= {"intent_quote": text or None, "drop_off_location_quote": location and f"at the {location}"}
             tx.add(AutoSession(**run, ordinal=place, position=place, summary=workspace_id, **labels))
         for first_round, label in ((-1, "billing"), (0, "other"), (1, "invoices"), (3, "delivery")):
             tx.add(AutoLabel(**run, kind="intent", label=label, first_round=first_round))
@@ -102,3 +103,4 @@ async def test_sessions_come_with_a_quote_page_by_page(database: Database):
         (f"s-{place}", canonical or intent, text) for place, (text, _, intent, canonical, _) in enumerate(ROWS)
     ]
     assert {one.summary for one in found} == {"acme"}
+    assert [one.ending_quote for one in found] == [(location and f"at the {location}") or "" for *_, location in ROWS]

@@ -5,6 +5,7 @@ from typing import Any
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
+    from activities.auto_analyze.label_maps import LabelMapActivities
     from activities.auto_analyze.labelling import LabellingActivities
     from activities.auto_analyze.runs import RunActivities
     from parley.domain.auto_analyze.batching import tighter
@@ -67,8 +68,8 @@ class ConflictResolver:
     async def apply(self) -> None:
         """Write the canonical labels to all sessions."""
         applied = await workflow.execute_activity_method(
-            RunActivities.apply_conflicts,
-            ApplyConflicts(job=self._job),
+            LabelMapActivities.apply_conflicts,
+            ApplyConflicts(job=self._job, reviewed=self._state.reviewed),
             summary="canonical labels for all sessions",
             **BULK_STEP,
         )

@@ -16,10 +16,12 @@ with workflow.unsafe.imports_passed_through():
     from parley import visibility
     from parley.domain.auto_analyze.batching import discovery_round, discovery_rounds, discovery_width
     from parley.domain.auto_analyze.contract import (
+        APPROVE,
         FINISH,
         PAUSE,
         RESUME,
         WORKFLOW,
+        ApproveLabels,
         AutoAnalyzeInput,
         AutoAnalyzeProgress,
         AutoAnalyzeResult,
@@ -48,9 +50,11 @@ with workflow.unsafe.imports_passed_through():
     from workflows.auto_analyze.parallel import ParallelStreams, show_progress
     from workflows.auto_analyze.probing import Prober
     from workflows.auto_analyze.reassignment import Reassigner
+    from workflows.auto_analyze.review import Review
     from workflows.auto_analyze.run_state import RunState, history_is_long
     from workflows.fallback import raise_if_cancelled
     from workflows.policies import BULK_STEP, LOCAL_STEP
+    from workflows.turns import refused
 
 
 @workflow.defn(name=WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
@@ -61,6 +65,7 @@ class AutoAnalyze:
         self._state = RunState()
         self._streams: ParallelStreams | None = None
         self._labellers: list[BatchLabeller] = []
+        self._review: Review | None = None
 
     @workflow.run
     async def run(self, start: AutoAnalyzeInput | None = None) -> AutoAnalyzeResult:
@@ -118,6 +123,22 @@ class AutoAnalyze:
         self._state.finish_now()
         return self._state.controls
 
+    @workflow.update(name=APPROVE)
+    async def approve(self, given: ApproveLabels) -> RunControls:
+        """Apply the labels of a version of the map, and go on.
+
+        Raises:
+            LabelsChanged: the labels have another version by now.
+        """
+        assert self._review is not None  # noqa: S101 - the validator has looked
+        await self._review.approve(given)
+        return self._state.controls
+
+    @approve.validator
+    def _check_approval(self, given: ApproveLabels) -> None:  # noqa: ARG002 - the name of the update's argument
+        if self._review is None or not self._state.in_review:
+            raise refused(InvalidInput("the run does not wait for a review of its labels"))
+
     @workflow.signal
     def stream_waiting(self, notice: StreamWaiting) -> None:
         """A stream waits for a provider."""
@@ -132,6 +153,7 @@ class AutoAnalyze:
             await self._probe()
         if self._state.reassignment is None:
             await self._within_budget(self._resolve_conflicts)
+            await self._wait_for_review()
             await self._merge()
         if self._state.reassigns(self._job.input):
             await self._reassign()
@@ -174,7 +196,7 @@ class AutoAnalyze:
 
     async def _set_budget(self, budget_usd: Decimal) -> None:
         """Set what the run may spend now: merging has its part only when it begins."""
-        merges = self._state.phase in (Phase.CONFLICTS, Phase.REASSIGNMENT, Phase.FINISH)
+        merges = self._state.phase in (Phase.CONFLICTS, Phase.REVIEW, Phase.REASSIGNMENT, Phase.FINISH)
         step = SetBudget(job=self._job, budget_usd=budget_usd - (0 if merges else self._state.plan.set_aside_usd))
         try:
             await workflow.execute_local_activity_method(
@@ -292,6 +314,13 @@ class AutoAnalyze:
                 await self._continue_as_new()
             await resolver.resolve(kind)
             self._state.complete_kind()
+
+    async def _wait_for_review(self) -> None:
+        """Let a person look at the merges before they are applied."""
+        if self._job.input.review and not self._state.finishing:
+            self._state.start_phase(Phase.REVIEW)
+            self._review = Review(self._job, self._state)
+            await self._review.wait()
 
     async def _merge(self) -> None:
         """Write the canonical labels to all sessions."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Literal
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
@@ -18,6 +17,7 @@ with workflow.unsafe.imports_passed_through():
         AutoAnalyzeInput,
         AutoAnalyzeProgress,
         BatchReport,
+        Held,
         LabelKind,
         Phase,
         Plan,
@@ -83,6 +83,7 @@ class RunState:
     conflicts_found: int = 0
     kept_apart: int = 0
     unmerged_chunks: int = 0
+    reviewed: bool | None = None
     reassignment: ReassignmentPlan | None = None
     next_reassignment: int = 0
     looked_at: int = 0
@@ -101,6 +102,7 @@ class RunState:
     seconds_left: float | None = None
     note: str = ""
     over_budget: str = ""
+    in_review: bool = False
     streams: dict[int, StreamProgress] = field(default_factory=dict[int, StreamProgress])
 
     # Start, and continue as new.
@@ -136,8 +138,8 @@ class RunState:
         return RunControls(held=self._held, finishing=self.finishing, budget_usd=self.budget_usd)
 
     @property
-    def _held(self) -> Literal["", "paused", "budget"]:
-        return "paused" if self.paused else "budget" if self.over_budget else ""
+    def _held(self) -> Held:
+        return "paused" if self.paused else "budget" if self.over_budget else "review" if self.in_review else ""
 
     @property
     def is_labelled(self) -> bool:
@@ -242,6 +244,23 @@ class RunState:
         self.finishing, self.paused, self.over_budget = True, False, ""
         self._show()
 
+    def begin_review(self, merges: int, until: datetime) -> None:
+        """The merges wait for a person."""
+        self.in_review = True
+        self.note = f"{merges} merges wait for a review until {until:%Y-%m-%d %H:%M} UTC"
+        self._show()
+
+    def approve(self) -> None:
+        """A person has approved the labels."""
+        self.reviewed = True
+
+    def end_review(self) -> None:
+        """The labels are applied now."""
+        self.in_review, self.reviewed, self.note = False, bool(self.reviewed), ""
+        if not self.reviewed:
+            self.add_warning("the merges are applied without a review")
+        self._show()
+
     def park(self, problem: str) -> None:
         """The budget is used up: nothing goes on until it is raised, or the run is to finish."""
         self.over_budget = problem
@@ -338,6 +357,7 @@ class RunState:
             unmerged_chunks=self.unmerged_chunks,
             looked_at=self.looked_at,
             reassigned=self.reassigned,
+            reviewed=self.reviewed,
             warnings=self.last_warnings,
         )
 

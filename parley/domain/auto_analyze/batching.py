@@ -14,7 +14,7 @@ from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.capabilities import UNKNOWN_MODEL, narrower, window
 from parley.domain.chat import ChatMessage
 
-REPLY_TOKENS_PER_SESSION = 180
+REPLY_TOKENS_PER_SESSION = 190
 REPLY_TOKENS_BASE = 200
 INSTRUCTION_TOKENS = 900
 # A comparison has each label in the prompt once, and in the reply as a member and perhaps as the canonical name.

@@ -34,10 +34,12 @@ WORKFLOW = "AutoAnalyze"
 STREAM_WORKFLOW = "AutoAnalyzeStream"
 ACTION = "auto_analyze"
 # The updates by which an operator controls a run.
-PAUSE, RESUME, FINISH = "pause", "resume", "finish"
+PAUSE, RESUME, FINISH, APPROVE = "pause", "resume", "finish", "approve"
 DEFAULT_WAIT_LIMIT_SECONDS = 24 * 3600
+DEFAULT_REVIEW_LIMIT_SECONDS = 24 * 3600
 DEFAULT_BUDGET_USD = Decimal("100.00")
 MAX_ASKS = 3
+Held = Literal["", "paused", "budget", "review"]
 # Measured with `benchmarks overhead`: see docs/auto-analyze.md.
 DEFAULT_MAX_STALENESS = 2
 MOST_PROBES = 200
@@ -50,6 +52,11 @@ class LabelKind(StrEnum):
     TRANSFER_REASON = "transfer_reason"
     DROP_OFF_LOCATION = "drop_off_location"
 
+    @property
+    def quote_field(self) -> str:
+        """The name of the field with the quote of such a label."""
+        return f"{self.value}_quote"
+
 
 class Phase(StrEnum):
     PREPARE = "prepare"
@@ -57,6 +64,7 @@ class Phase(StrEnum):
     PARALLEL = "parallel streams"
     PROBES = "probes"
     CONFLICTS = "conflict resolution"
+    REVIEW = "review of merges"
     REASSIGNMENT = "re-assignment"
     FINISH = "finish"
 
@@ -99,7 +107,8 @@ class AutoAnalyzeInput(ByName):
     contains the newest labels, a free stream takes the next batch, and the labels depend on timing. `seed` selects the
     sample: the same seed and the same replies give the same labels, unless `max_staleness` is None.
     `wait_limit_seconds`: how long a step waits for a provider while all are down. `reassign`: look at the intents that
-    are in doubt again after merging.
+    are in doubt again after merging. `review`: wait for a person to approve the merges before they are applied, for
+    `review_limit_seconds` at most; then they are applied as they are.
     `taxonomy`: the labels to start from, by their hash; `closed`: the kinds that take no other label. `since`: the key
     of an earlier job; sessions that it labelled are left out, and its labels are those to start from. `probes`: how
     many sessions are labelled a second time to measure how often streams agree; 0 for none, None for 1%, 5 to 50.
@@ -122,6 +131,8 @@ class AutoAnalyzeInput(ByName):
     since: Text | None = None
     probes: int | None = Field(default=None, ge=0, le=MOST_PROBES)
     fork_of: Text | None = None
+    review: bool = False
+    review_limit_seconds: int = Field(default=DEFAULT_REVIEW_LIMIT_SECONDS, gt=0, le=MAX_WAIT_LIMIT_SECONDS)
     debug: bool = False
     snapshot: "RunSnapshot | None" = Field(default=None, description="set by the workflow when it continues as new")
 
@@ -393,10 +404,46 @@ class PlanConflicts(Model):
     sized_for: str
 
 
-class ApplyConflicts(Model):
-    """Write the canonical labels of all kinds to all sessions, in one transaction."""
+class ProposeMerges(Model):
+    """Make the first version of the label map, which is not applied before it is reviewed."""
 
     job: Job
+
+
+class ProposedMerges(Model):
+    """How many labels would be merged into another one."""
+
+    merges: int
+
+
+class ApproveLabels(Model):
+    """Apply the labels of a version of the map, with all that was changed in it. `made_by`: who approves."""
+
+    version: int = Field(ge=0)
+    made_by: Text = Field(min_length=1, max_length=200)
+
+
+class ApproveStep(Model):
+    """Record that a version of the label map is approved."""
+
+    job: Job
+    given: ApproveLabels
+
+
+class LabelsApproved(Model):
+    """`version`: the one that records the approval."""
+
+    version: int
+
+
+class ApplyConflicts(Model):
+    """Write the canonical labels of all kinds to all sessions, in one transaction.
+
+    `reviewed`: whether a person has approved them; None for a run without a review.
+    """
+
+    job: Job
+    reviewed: bool | None = None
 
 
 class AppliedConflicts(Model):
@@ -568,6 +615,8 @@ class Statistics(Model):
     session was asked again, and then got "other". `already_labelled`: sessions that are left out, because the earlier
     run of `since` has labelled them.
     `looked_at`: sessions whose intent was in doubt and was looked at again, `reassigned`: those that got another one.
+    `quotes_missing`: labels from replies without a quote that is in their session. `reviewed`: whether a person
+    approved the merges; None for a run without a review.
     `consistency`: None for a run that ended early.
     `stream_utilisation`: the time that streams spent on batches, as a share from 0 to 1. `cost_usd`: of all paid
     requests, uncertain cost included. `warnings`: the last three.
@@ -599,6 +648,8 @@ class Statistics(Model):
     unmerged_chunks: int = 0
     looked_at: int = 0
     reassigned: int = 0
+    quotes_missing: int = 0
+    reviewed: bool | None = None
     consistency: Consistency | None = None
     tokens_by_phase: dict[Phase, int] = Field(default_factory=dict)
     cost_usd: Decimal = Decimal(0)
@@ -653,12 +704,12 @@ class FinishRun(Model):
 
 
 class RunControls(Model):
-    """What controls a run. `held`: why it makes no request, `paused` or `budget`; empty while it works.
+    """What controls a run. `held`: why it makes no request, `paused`, `budget` or `review`; empty while it works.
 
     `finishing`: it labels no further session.
     """
 
-    held: Literal["", "paused", "budget"] = ""
+    held: Held = ""
     finishing: bool = False
     budget_usd: Decimal
 
@@ -693,7 +744,7 @@ class AutoAnalyzeProgress(Model):
     seconds_left: float | None = None
     degraded: bool = False
     warnings: int = 0
-    held: Literal["", "paused", "budget"] = ""
+    held: Held = ""
     note: str = ""
 
 
@@ -712,11 +763,15 @@ class LabelCount(Model):
 
 
 class LabelledChat(Model):
-    """A chat session with a label. `position`: its place in the file. `original`: the label that it was given first."""
+    """A chat session with a label. `position`: its place in the file. `original`: the label that it was given first.
+
+    `quote`: words of the session that show the label; None if the reply named none that it has.
+    """
 
     position: int
     session: ChatSession
     original: str | None
+    quote: str | None = None
     summary: str
     fallback: bool
     by_rule: bool
@@ -740,6 +795,7 @@ class LabelOrigin(Model):
 class ExportedSession(Model):
     """One labelled session as it is exported: its canonical labels and the original ones.
 
+    `…_quote`: words of the session that show the label; None if the reply named none that the session has.
     `reassigned_from`: the intent that it had after merging, if the second look gave it another one. `round` and
     `stream` labelled it, both counted from 1; they are None for a session of the discovery. `by_rule`: it has no user
     text and was labelled without a model.
@@ -755,6 +811,9 @@ class ExportedSession(Model):
     original_intent: str | None
     original_transfer_reason: str | None
     original_drop_off_location: str | None
+    intent_quote: str | None = None
+    transfer_reason_quote: str | None = None
+    drop_off_location_quote: str | None = None
     reassigned_from: str | None = None
     fallback: bool
     by_rule: bool
@@ -803,6 +862,7 @@ class RunSnapshot(Model):
     unmerged_chunks: int
     canonical_labels: dict[LabelKind, int]
     canonical_mappings: dict[LabelKind, int]
+    reviewed: bool | None = None
     reassignment: ReassignmentPlan | None
     next_reassignment: int
     looked_at: int

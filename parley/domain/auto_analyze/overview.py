@@ -8,13 +8,10 @@ from decimal import Decimal
 from parley.domain.auto_analyze.consistency import CATCH_ALL_SHARE, Consistency
 from parley.domain.auto_analyze.contract import LabelCount, LabelKind, Statistics
 from parley.domain.auto_analyze.drift import KindDrift
-from parley.domain.chat import ChatSession, Containment
+from parley.domain.chat import Containment
 from parley.domain.costs import Costs
 from parley.domain.model import Model
-from parley.domain.text import shorten
 
-QUOTE_CHARACTERS = 240
-WORD = re.compile(r"[^\W\d_]{3,}")
 NOT_A_LETTER = re.compile(r"[\W_]+")
 
 
@@ -112,7 +109,10 @@ class RunOverview(Model):
 
 
 class QuotedSession(Model):
-    """A session with its canonical labels and the words of its user that are nearest to its intent."""
+    """A session with its canonical labels and the quotes that show them.
+
+    `quote`: of its intent. `ending_quote`: of its transfer reason or its drop-off location. Empty without one.
+    """
 
     session_id: str
     user_id: str
@@ -122,17 +122,6 @@ class QuotedSession(Model):
     drop_off_location: str | None
     summary: str
     quote: str
+    ending_quote: str = ""
     fallback: bool
     by_rule: bool
-
-
-def quote_of(session: ChatSession, label: str | None) -> str:
-    """The user's message that shares the most words with a label, the first of several; empty if there is none."""
-    texts = [message.text.strip() for message in session.messages if message.role == "user" and message.text.strip()]
-    wanted = _words(label or "")
-    best = max(texts, key=lambda text: len(wanted & _words(text)), default="")
-    return shorten(best, QUOTE_CHARACTERS)
-
-
-def _words(text: str) -> set[str]:
-    return {word.casefold() for word in WORD.findall(text)}

@@ -20,6 +20,9 @@ LABEL_SYSTEM = """You label the sessions of a support chatbot. For each session 
 - transfer_reason: where containment is agent, why it went to a person, as such a phrase; else null
 - drop_off_location: where containment is dropOff, at which point the user left, as such a phrase; else null
 - summary: one or two sentences in English
+- intent_quote: the words of the user that show the intent, at most twelve in a row, copied letter for letter
+- ending_quote: words of the transcript that show the transfer_reason or the drop_off_location, copied in the same \
+way; else null
 The labels in known_labels are in use already. Use one of them, letter for letter, whenever it fits; make a new one \
 only for what none of them covers. Of the intents that are nearest to these sessions, nearest_labels has a definition \
 and an example of what a user said: use one only for sessions that ask for the same. Answer for every session exactly \
@@ -33,6 +36,9 @@ give:
 - transfer_reason: where containment is agent, why it went to a person; else null
 - drop_off_location: where containment is dropOff, at which point the user left; else null
 - summary: one or two sentences in English
+- intent_quote: the words of the user that show the intent, at most twelve in a row, copied letter for letter
+- ending_quote: words of the transcript that show the transfer_reason or the drop_off_location, copied in the same \
+way; else null
 known_labels has the labels of each of these. For the ones that closed_kinds names, answer with one of its labels, \
 letter for letter, and with no other: take the one that fits best, and "other" only if none of them fits. For the \
 others, use a known label, letter for letter, whenever it fits, and else make a new one, a short lower-case noun \
@@ -159,6 +165,8 @@ LABEL_SCHEMA = strict_object(
                     "transfer_reason": _OPTIONAL,
                     "drop_off_location": _OPTIONAL,
                     "summary": _TEXT,
+                    "intent_quote": _OPTIONAL,
+                    "ending_quote": _OPTIONAL,
                 }
             ),
         }

@@ -107,6 +107,8 @@ def read_decisions(reply: ChatReply, doubts: Mapping[str, Doubt]) -> Decisions:
     better: dict[str, str] = {}
     for name, doubt in doubts.items():
         labels = answers.get(name, set())
-        if len(labels) == 1 and (label := min(labels)) in doubt.candidates:
+        # A person may have named a label in another spelling.
+        candidates = {normalized(label): label for label in doubt.candidates}
+        if len(labels) == 1 and (label := candidates.get(min(labels))):
             better[name] = label
     return Decisions(better)

@@ -15,6 +15,8 @@ from parley.domain.requests import ChatReply, Finish
 
 MAX_LABEL_CHARACTERS = 80
 MAX_SUMMARY_CHARACTERS = 1000
+# A longer text is no quote of a few words, and is not looked for.
+MAX_QUOTE_CHARACTERS = 1000
 FALLBACK_INTENT = "unclassified"
 NO_TEXT_INTENT = "no user message"
 
@@ -23,12 +25,18 @@ ITEMS: TypeAdapter[list[dict[str, Any]]] = TypeAdapter(list[dict[str, Any]])
 
 
 class SessionLabels(Model):
-    """The labels of a session. `fallback`: no reply was usable. `by_rule`: it has no text, so no model was needed."""
+    """The labels of a session. `fallback`: no reply was usable. `by_rule`: it has no text, so no model was needed.
+
+    `…_quote`: words of the session that show the label, as the reply says; None if it names none.
+    """
 
     intent: str = Field(min_length=1, max_length=MAX_LABEL_CHARACTERS)
     transfer_reason: str | None = Field(default=None, max_length=MAX_LABEL_CHARACTERS)
     drop_off_location: str | None = Field(default=None, max_length=MAX_LABEL_CHARACTERS)
     summary: str = Field(min_length=1, max_length=MAX_SUMMARY_CHARACTERS)
+    intent_quote: str | None = None
+    transfer_reason_quote: str | None = None
+    drop_off_location_quote: str | None = None
     fallback: bool = False
     by_rule: bool = False
 
@@ -44,8 +52,19 @@ class SessionLabels(Model):
         """Replace characters that cannot be stored: JSON can contain them as escapes."""
         return " ".join(storable(summary).split()) if isinstance(summary, str) else summary
 
+    @field_validator("intent_quote", "transfer_reason_quote", "drop_off_location_quote", mode="before")
+    @classmethod
+    def _only_words(cls, quote: object) -> str | None:
+        """A quote that is not a text of that length is left out: the labels are usable without it."""
+        if not isinstance(quote, str) or len(quote) > MAX_QUOTE_CHARACTERS:
+            return None
+        return " ".join(storable(quote).split()) or None
+
     def label(self, kind: LabelKind) -> str | None:
         return getattr(self, kind.value)
+
+    def quote(self, kind: LabelKind) -> str | None:
+        return getattr(self, kind.quote_field)
 
 
 class Verdict(Model):
@@ -92,6 +111,9 @@ def _valid(item: dict[str, Any], containment: Containment) -> SessionLabels | No
             transfer_reason=item.get("transfer_reason") if transferred else None,
             drop_off_location=item.get("drop_off_location") if dropped else None,
             summary=item.get("summary", ""),
+            intent_quote=item.get("intent_quote"),
+            transfer_reason_quote=item.get("ending_quote") if transferred else None,
+            drop_off_location_quote=item.get("ending_quote") if dropped else None,
         )
     except ValidationError:
         return None
@@ -116,5 +138,4 @@ def _rule_based(intent: str, containment: Containment, summary: str, **marks: bo
         transfer_reason=intent if containment is Containment.AGENT else None,
         drop_off_location=intent if containment is Containment.DROP_OFF else None,
         summary=summary,
-        **marks,
-    )
+    ).model_copy(update=marks)

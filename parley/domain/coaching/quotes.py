@@ -6,7 +6,7 @@ and the transcript's own words are returned in its place.
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from rapidfuzz import fuzz
@@ -58,37 +58,50 @@ def find_moment(
     if hidden:
         turns = [turn.model_copy(update={"text": mask(turn.text, hidden)}) for turn in turns]
     quote = LABEL.sub("", quote)
+
+    def distance(turn: int) -> float:
+        return abs(turns[turn].start - near) if near is not None else 0.0
+
+    found = find_place([turn.text for turn in turns], quote, least_words=least_words, distance=distance)
+    if found is None:
+        return None, False
+    words = turns[found.turn].text[found.start : found.end]
+    start, end = times_of(turns[found.turn], found.start, found.end)
+    shown = shorten(" ".join(words.split()), QUOTE_CHARACTERS)
+    moment = Moment(turn=found.turn, role=turns[found.turn].role, start=start, end=end, quote=shown)
+    return moment, _plain(words) != _plain(quote)
+
+
+def find_place(
+    texts: Sequence[str], quote: str, *, least_words: int = 1, distance: Callable[[int], float] = lambda _: 0.0
+) -> Found | None:
+    """The best place of a quote, or of its longest part between gaps ("…"), in the texts of turns.
+
+    least_words: a shorter quote counts only where it is a whole text. distance: of places that are equally good, the
+    one in the turn with the lowest distance is taken.
+    """
     for part in sorted(filter(None, GAP.split(quote)), key=len, reverse=True):
-        whole = len(parts(part)) < least_words
-        found = _find(turns, part, near, whole=whole)
+        found = _find(texts, part, distance, whole=len(parts(part)) < least_words)
         if found:
-            words = turns[found.turn].text[found.start : found.end]
-            start, end = times_of(turns[found.turn], found.start, found.end)
-            shown = shorten(" ".join(words.split()), QUOTE_CHARACTERS)
-            moment = Moment(turn=found.turn, role=turns[found.turn].role, start=start, end=end, quote=shown)
-            return moment, _plain(words) != _plain(quote)
-    return None, False
+            return found
+    return None
 
 
-def _find(turns: Sequence[Turn], quote: str, near: float | None, *, whole: bool) -> Found | None:
-    """The best place of a quote. `whole`: only where it is a whole turn."""
+def _find(texts: Sequence[str], quote: str, distance: Callable[[int], float], *, whole: bool) -> Found | None:
+    """The best place of a quote. `whole`: only where it is a whole text."""
     needle, _ = _letters(quote)
     if not needle:
         return None
     found = [
         place
-        for number, turn in enumerate(turns)
-        for place in _exact(number, turn.text, needle)
-        if not whole or _letters(turn.text)[0] == needle
+        for number, text in enumerate(texts)
+        for place in _exact(number, text, needle)
+        if not whole or _letters(text)[0] == needle
     ]
     if not found and not whole and len(needle) >= SIMILAR_LETTERS:
         words = len(quote.split())
-        found = [place for number, turn in enumerate(turns) for place in _similar(number, turn.text, needle, words)]
-
-    def order(place: Found) -> tuple[float, float]:
-        return -place.similarity, abs(turns[place.turn].start - near) if near is not None else 0.0
-
-    return min(found, key=order, default=None)
+        found = [place for number, text in enumerate(texts) for place in _similar(number, text, needle, words)]
+    return min(found, key=lambda place: (-place.similarity, distance(place.turn)), default=None)
 
 
 def _exact(number: int, text: str, needle: str) -> Iterator[Found]:

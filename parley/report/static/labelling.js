@@ -77,9 +77,12 @@ function item(row) {
     chips.append(chip);
   });
   one.querySelector(".summary").textContent = row[6];
-  const quote = one.querySelector("blockquote");
-  quote.textContent = row[7];
-  quote.hidden = !row[7];
+  // The quotes of the intent, and of the transfer reason or the drop-off location.
+  const quotes = one.querySelectorAll("blockquote");
+  [row[7], row[9]].forEach((text, place) => {
+    quotes[place].textContent = text;
+    quotes[place].hidden = !text || (place > 0 && text === row[7]);
+  });
   return one;
 }
 

@@ -28,6 +28,7 @@ RELEASED = {
     "memory_extraction@1": "c7b53d2cee9c",
     "auto_analyze_classification@2": "fa96af9cb192",
     "auto_analyze_closed_classification@1": "b27916284222",
+    "auto_analyze_classification@3": "2421eb03473b",
     "auto_analyze_condensing@1": "b669183905c8",
     "auto_analyze_resolution@2": "fca5abadc601",
     "auto_analyze_second_look@1": "dbae1c21873f",

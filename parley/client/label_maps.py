@@ -1,0 +1,337 @@
+"""The labels of a labelling run, and what a person changes in them: merge, split, rename, undo, approve."""
+
+from collections.abc import Callable, Sequence
+
+from parley.client.backend import Backend
+from parley.client.jobs import true_status
+from parley.domain.auto_analyze.contract import LabelKind
+from parley.domain.auto_analyze.evidence import LabelEvidence, combined
+from parley.domain.auto_analyze.label_maps import (
+    MAX_REASON_CHARACTERS,
+    CanonicalLabel,
+    KindMap,
+    LabelMap,
+    LabelMapVersion,
+    LabelMapView,
+    LabelPair,
+    MapAction,
+    MergedBy,
+    MergedLabel,
+)
+from parley.domain.errors import InvalidInput, LabelsChanged
+from parley.domain.text import one_line
+from parley.storage import auto_analyze as runs
+from parley.storage import label_evidence, label_explorer, label_maps
+from parley.storage.label_maps import Change, RunMerge
+from parley.storage.tables import AutoRun
+
+OPERATOR = "operator"
+BY_SPELLING = "written alike but for case, blanks, hyphens, an apostrophe or a plural"
+
+
+class LabelMaps:
+    """The labels of one run. `AutoAnalyzeHandle.labels` has it.
+
+    Every change makes a version of the map from the labels that were found to their canonical labels, in one
+    transaction with the canonical labels of all sessions. The label that a session was given first never changes.
+    While the run waits for a review, sessions get what is changed with the approval.
+
+    The changes share their last arguments. `version`: of the labels that the caller has seen; default: whatever they
+    are now. `reason`: why, for the history. `made_by`: who, for the history.
+    """
+
+    def __init__(self, backend: Backend, workspace_id: str, job_id: str, job_key: str) -> None:
+        self._backend, self._workspace_id, self._job_id, self._job_key = backend, workspace_id, job_id, job_key
+
+    async def show(self, kind: LabelKind | None = None) -> LabelMapView:
+        """The labels as they are now: sessions, definitions, examples, and what was merged into each and why.
+
+        Args:
+            kind: only labels of this kind; default: of all kinds.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        scope = (self._workspace_id, self._job_key)
+        kinds = [*LabelKind] if kind is None else [kind]
+        async with self._backend.database.transaction(bulk=True) as tx:
+            run = await runs.find(tx, *scope)
+            latest = await label_maps.current(tx, *scope)
+            history = {one.version: one for one in await label_maps.history(tx, *scope)}
+            if latest is None:
+                mappings = await label_maps.canonical(tx, *scope)
+                state = LabelMap({one: KindMap(mappings[one], {}) for one in kinds}, reassigned=False)
+            else:
+                state = await label_maps.state_of(tx, latest)
+            merges = await label_maps.run_merges(tx, *scope)
+            labels: list[CanonicalLabel] = []
+            for one in kinds:
+                evidence = await label_evidence.evidence(tx, *scope, one)
+                counts = await label_maps.session_counts(tx, *scope, one, reassigned=state.reassigned)
+                rounds = await label_explorer.first_rounds(tx, *scope, one)
+                described = _Described(one, state.kinds[one], evidence, counts, rounds, merges[one], history)
+                labels += described.labels()
+        return LabelMapView(
+            version=None if latest is None else latest.version,
+            review_until=run.review_until if run.ended_at is None else None,
+            labels=tuple(labels),
+        )
+
+    async def history(self) -> list[LabelMapVersion]:
+        """The versions of the labels, the oldest first: what made each, when and why."""
+        async with self._backend.database.reads() as tx:
+            return await label_maps.history(tx, self._workspace_id, self._job_key)
+
+    async def merge(
+        self,
+        label: str,
+        into: str,
+        *,
+        kind: LabelKind = LabelKind.INTENT,
+        version: int | None = None,
+        reason: str = "",
+        made_by: str = OPERATOR,
+    ) -> LabelMapVersion:
+        """Merge a canonical label into another one.
+
+        Raises:
+            InvalidInput: both are the same, or the run is not finished.
+            LabelsChanged: the labels have another version.
+            NotFound: there is no such label.
+        """
+        change = Change(MapAction.MERGE, made_by, reason, kind, [label], into)
+        return await self._change(change, version, lambda labels, number: labels.merged(label, into, number))
+
+    async def split(
+        self,
+        label: str,
+        out: Sequence[str],
+        *,
+        kind: LabelKind = LabelKind.INTENT,
+        version: int | None = None,
+        reason: str = "",
+        made_by: str = OPERATOR,
+    ) -> LabelMapVersion:
+        """Take labels out of the canonical label that they were merged into. Each is its own again.
+
+        Args:
+            label: the canonical label.
+            out: labels as they were found, of those in `merged` of `show`.
+
+        Raises:
+            InvalidInput: nothing would be left, or the run is not finished.
+            LabelsChanged: the labels have another version.
+            NotFound: there is no such label.
+        """
+        change = Change(MapAction.SPLIT, made_by, reason, kind, out, label)
+        return await self._change(change, version, lambda labels, _: labels.split(label, out))
+
+    async def rename(
+        self,
+        label: str,
+        name: str,
+        *,
+        kind: LabelKind = LabelKind.INTENT,
+        version: int | None = None,
+        reason: str = "",
+        made_by: str = OPERATOR,
+    ) -> LabelMapVersion:
+        """Give a canonical label another name, of at most 80 characters.
+
+        Raises:
+            InvalidInput: the name is blank, too long or in use, or the run is not finished.
+            LabelsChanged: the labels have another version.
+            NotFound: there is no such label.
+        """
+        change = Change(MapAction.RENAME, made_by, reason, kind, [label], name)
+        return await self._change(change, version, lambda labels, number: labels.renamed(label, name, number))
+
+    async def undo(self, *, version: int | None = None, reason: str = "", made_by: str = OPERATOR) -> LabelMapVersion:
+        """Return to the labels before the last change: of a person, of the second look, or of merging.
+
+        Raises:
+            InvalidInput: the labels are as they were found, or the run is not finished.
+            LabelsChanged: the labels have another version.
+        """
+        scope = (self._workspace_id, self._job_key)
+        in_review = await self._is_in_review()
+        async with self._backend.database.transaction(bulk=True) as tx:
+            _check_review(await label_maps.lock(tx, *scope), in_review=in_review)
+            latest = await label_maps.begin(tx, *scope)
+            label_maps.check_version(latest, version)
+            last = await label_maps.version(tx, *scope, label_maps.parent_of(latest))
+            if last.parent is None:
+                raise InvalidInput("the labels are as they were found: there is nothing to undo")
+            before = await label_maps.version(tx, *scope, last.parent)
+            state = await label_maps.state_of(tx, before)
+            change = Change(MapAction.UNDO, made_by, _checked_reason(reason))
+            added = await label_maps.add(tx, *scope, state, change, parent=before.version)
+            if last.reassigned and not before.reassigned:
+                await label_maps.drop_second_look(tx, *scope)
+            if not in_review:
+                await label_maps.apply(tx, *scope, state)
+        return await self._version(added.version)
+
+    async def reject(
+        self,
+        pairs: Sequence[LabelPair],
+        *,
+        version: int | None = None,
+        reason: str = "",
+        made_by: str = OPERATOR,
+    ) -> LabelMapVersion:
+        """Take several labels out of the canonical labels that they were merged into, in one version.
+
+        Raises:
+            InvalidInput: there are none, nothing would be left of one, or the run is not finished.
+            LabelsChanged: the labels have another version.
+            NotFound: there is no such label.
+        """
+        if not pairs:
+            raise InvalidInput("names no merge to reject")
+        change = Change(MapAction.SPLIT, made_by, reason, None, [one.label for one in pairs])
+
+        def without(state: LabelMap, _: int) -> LabelMap:
+            for kind, into in dict.fromkeys((one.kind, one.into) for one in pairs):
+                out = [one.label for one in pairs if (one.kind, one.into) == (kind, into)]
+                state = state.with_kind(kind, state.kinds[kind].split(into, out))
+            return state
+
+        return await self._change_map(change, version, without)
+
+    async def _change(
+        self, change: Change, version: int | None, edit: Callable[[KindMap, int], KindMap]
+    ) -> LabelMapVersion:
+        kind = change.kind or LabelKind.INTENT
+        return await self._change_map(
+            change, version, lambda state, number: state.with_kind(kind, edit(state.kinds[kind], number))
+        )
+
+    async def _change_map(
+        self, change: Change, version: int | None, edit: Callable[[LabelMap, int], LabelMap]
+    ) -> LabelMapVersion:
+        """Add a version with a change, and apply it to the sessions, unless the run waits for a review."""
+        scope = (self._workspace_id, self._job_key)
+        change = change._replace(reason=_checked_reason(change.reason))
+        in_review = await self._is_in_review()
+        async with self._backend.database.transaction(bulk=True) as tx:
+            _check_review(await label_maps.lock(tx, *scope), in_review=in_review)
+            latest = await label_maps.begin(tx, *scope)
+            label_maps.check_version(latest, version)
+            state = edit(await label_maps.state_of(tx, latest), latest.version + 1)
+            added = await label_maps.add(tx, *scope, state, change, parent=label_maps.parent_of(latest))
+            if not in_review:
+                await label_maps.apply(tx, *scope, state)
+        return await self._version(added.version)
+
+    async def _is_in_review(self) -> bool:
+        """Whether the run waits for a review.
+
+        Raises:
+            InvalidInput: the run is not finished, and does not wait for one.
+        """
+        async with self._backend.database.reads() as tx:
+            run = await runs.find(tx, self._workspace_id, self._job_key)
+        if await self._has_ended(run):
+            return False
+        if run.review_until is None:
+            raise InvalidInput("the run is not finished: its labels can be changed when it is", where=self._job_id)
+        return True
+
+    async def _has_ended(self, run: AutoRun) -> bool:
+        if run.ended_at is not None:
+            return True
+        status = await true_status(self._backend, run.workspace_id, run.workflow_id, run.job_key, run.status)
+        return status != "running"
+
+    async def _version(self, number: int) -> LabelMapVersion:
+        return next(one for one in reversed(await self.history()) if one.version == number)
+
+
+class _Described:
+    """The labels of one kind with what is known of them."""
+
+    def __init__(
+        self,
+        kind: LabelKind,
+        state: KindMap,
+        evidence: Sequence[LabelEvidence],
+        counts: dict[str, int],
+        rounds: dict[str, int],
+        merges: dict[str, RunMerge],
+        history: dict[int, LabelMapVersion],
+    ) -> None:
+        self._kind, self._state, self._merges, self._history = kind, state, merges, history
+        self._counts, self._rounds = counts, rounds
+        self._evidence = {one.label: one for one in evidence}
+
+    def labels(self) -> list[CanonicalLabel]:
+        """The labels, those of most sessions first. Some of them no reply gave: they are of a rule or a fallback."""
+        members = self._state.members
+        sessions = dict.fromkeys(members, 0)
+        for label, count in self._counts.items():
+            canonical = self._state.canonical(label)
+            sessions[canonical] = sessions.get(canonical, 0) + count
+        ranked = sorted(sessions, key=lambda label: (-sessions[label], label))
+        return [self._label(label, sessions[label], members.get(label, [])) for label in ranked]
+
+    def _label(self, label: str, sessions: int, members: Sequence[str]) -> CanonicalLabel:
+        whole = combined(label, [self._evidence[one] for one in members if one in self._evidence])
+        merged = [self._merged(one) for one in members if one != label]
+        return CanonicalLabel(
+            kind=self._kind,
+            label=label,
+            sessions=sessions,
+            definition=whole.definition,
+            examples=whole.examples,
+            merged=tuple(sorted(merged, key=lambda one: (-one.sessions, one.label))),
+        )
+
+    def _merged(self, label: str) -> MergedLabel:
+        place = self._state.places[label]
+        version, evidence = self._history[place.version], self._evidence.get(label, LabelEvidence(label=label))
+        by_run = self._merges.get(label) if version.action is MapAction.MERGED else None
+        return MergedLabel(
+            label=label,
+            sessions=self._counts.get(label, 0),
+            definition=evidence.definition,
+            examples=evidence.examples,
+            first_round=self._rounds.get(label, 0),
+            merged_by=_merged_by(version, by_run),
+            made_by=version.made_by,
+            reason=_reason(version, by_run),
+            version=place.version,
+            request_id=by_run.request_id if by_run else None,
+            merged_at=version.created_at,
+        )
+
+
+def _check_review(run: AutoRun, *, in_review: bool) -> None:
+    """Refuse a change that was made for a review which has just ended.
+
+    Raises:
+        LabelsChanged: the run goes on with its labels.
+    """
+    if in_review and run.review_until is None:
+        raise LabelsChanged("the review has just ended: look at the labels again when the run is finished")
+
+
+def _merged_by(version: LabelMapVersion, by_run: RunMerge | None) -> MergedBy:
+    if version.action is not MapAction.MERGED:
+        return MergedBy.PERSON
+    return MergedBy.SPELLING if by_run is None or by_run.level < 0 else MergedBy.REPLY
+
+
+def _reason(version: LabelMapVersion, by_run: RunMerge | None) -> str:
+    """Why a label is merged, in words."""
+    if version.action is not MapAction.MERGED:
+        return version.reason
+    if by_run is None or by_run.level < 0:
+        return BY_SPELLING
+    return f"a reply gives it the meaning of {by_run.into!r}"
+
+
+def _checked_reason(reason: str) -> str:
+    if len(reason) > MAX_REASON_CHARACTERS:
+        raise InvalidInput(f"must have at most {MAX_REASON_CHARACTERS} characters", where="reason")
+    return one_line(reason, MAX_REASON_CHARACTERS)
