@@ -218,7 +218,7 @@ class LabellingActivities:
         """
         condensed = {name: item.condensed for name, item in work.items() if item.condensed}
         sessions = {name: item.session for name, item in work.items()}
-        request = classification_request(sessions, fitting.labels, condensed, fitting.evidence)
+        request = classification_request(sessions, fitting.labels, condensed, fitting.evidence, fitting.common)
         request_step = step.request_step([work[name].ordinal for name in condensed])
         labelled: _Labelled | None = None
 

@@ -198,7 +198,9 @@ def controls(found: RunControls) -> str:
     """What a labelling run does after an operator has changed it."""
     if found.held:
         return {"paused": "the run is paused", "budget": f"its budget of ${found.budget_usd} is used up"}[found.held]
-    return "the run ends with the labels that it has" if found.finishing else f"it runs, within ${found.budget_usd}"
+    if found.finishing:
+        return "the run ends with the labels that it has"
+    return f"it runs with {counted(found.streams, 'stream')}, within ${found.budget_usd}"
 
 
 def _minutes(minutes: float | None) -> str:
@@ -361,7 +363,8 @@ def describe(state: JobProgress | AutoAnalyzeProgress) -> str:
 def _spent(state: AutoAnalyzeProgress) -> str:
     left = f", about {_clock(state.seconds_left)} left" if state.seconds_left is not None else ""
     labels, tokens = counted(state.new_labels, "label"), counted(state.tokens, "token")
-    return f"{labels}, {tokens}, ${state.cost_usd}{left}"
+    cached = f" ({state.cached_tokens:,} cached)" if state.cached_tokens else ""
+    return f"{labels}, {tokens}{cached}, ${state.cost_usd}{left}"
 
 
 def _clock(seconds: float) -> str:
@@ -425,6 +428,7 @@ def _statistics(statistics: Statistics) -> list[RenderableType]:
         "tokens by phase": ", ".join(
             f"{phase.value} {tokens:,}" for phase, tokens in statistics.tokens_by_phase.items()
         ),
+        **_cached(statistics),
     }
     for name, value in rows.items():
         table.add_row(name, value)
@@ -445,6 +449,13 @@ def _consistency(found: Consistency | None) -> dict[str, str]:
         return rows
     before, aim = f"{found.agreement_before:.0%} before merging", f"aim {AGREEMENT_AIM:.0%}"
     return {"pairs of copies agree": f"{found.agreement:.0%} ({aim}), {before}"} | rows
+
+
+def _cached(statistics: Statistics) -> dict[str, str]:
+    """What the vendors' prompt caches saved; empty where they had nothing."""
+    if not statistics.cached_tokens:
+        return {}
+    return {"tokens from prompt caches": f"{statistics.cached_tokens:,}, saved ${statistics.prompt_cache_saved_usd}"}
 
 
 def _looked_at(statistics: Statistics) -> dict[str, str]:

@@ -61,6 +61,7 @@ COMMANDS = {
     "finish": Command(
         "jobs", "End a labelling run now: merge the labels that there are, and label no further session."
     ),
+    "streams": Command("jobs", "Change the number of parallel streams of a labelling run while it runs."),
     "cancel": Command("jobs", "Request that a job stops. Results that are paid for stay stored."),
     "generate": Command("generate", "Answer one request within the budget, with the first model that can."),
     "chat": Command("chat", "Hold a conversation: each line of stdin is a turn, and /help shows the commands."),

@@ -21,6 +21,7 @@ from parley.domain.auto_analyze.contract import (
     FINISH,
     PAUSE,
     RESUME,
+    SET_STREAMS,
     WORKFLOW,
     AutoAnalyzeInput,
     AutoAnalyzeProgress,
@@ -34,6 +35,7 @@ from parley.domain.auto_analyze.contract import (
     PauseRun,
     ResumeRun,
     RunControls,
+    SetStreams,
     Statistics,
     workflow_id,
 )
@@ -66,7 +68,7 @@ class AutoAnalyzeOptions(TypedDict, total=False):
     sessions_per_stream: int | None
     """A stream's sessions per round, 1 to 100; None: as many as fit the model. Default: SESSIONS_PER_STREAM."""
     max_staleness: int | None
-    """By how many rounds labels may be old, 0 to 100; None: no bound, and labels depend on timing. Default: 2."""
+    """By how many rounds labels may be old, 0 to 100; None: no bound, and labels depend on timing. Default: 4."""
     discovery: DiscoveryTerms
     """The size of the discovery sample. Default: DISCOVERY_TARGET_PERCENTAGE and its bounds."""
     seed: int
@@ -165,6 +167,25 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
             Unreachable: Temporal or the job's worker does not answer.
         """
         return await self._control(FINISH, FinishRun())
+
+    async def set_streams(self, streams: int) -> RunControls:
+        """Label what is left with another number of parallel streams, once those at work have ended their batches.
+
+        Rounds that have begun keep their batches; what is left is cut into new ones.
+
+        Args:
+            streams: how many streams label sessions at the same time, 1 to 64.
+
+        Raises:
+            InvalidInput: the number is out of bounds, or all sessions are labelled already.
+            NotFound: the job does not run.
+            Unreachable: Temporal or the job's worker does not answer.
+        """
+        try:
+            given = SetStreams(streams=streams)
+        except ValidationError as error:
+            raise first_problem(error, where="streams") from None
+        return await self._control(SET_STREAMS, given)
 
     async def _control(self, update: str, given: Model) -> RunControls:
         workflow = await self._workflow()

@@ -81,7 +81,7 @@ OF_JOBS = (
     ),
     Template(
         name="auto_analyze_classification",
-        version=2,
+        version=3,
         purpose="Labels a batch of chat sessions.",
         text=LABEL_SYSTEM,
         job="AutoAnalyze",

@@ -20,7 +20,7 @@ STYLES = ("casual", "technical", "creative", "concise")
 RELEASED = {
     "quality_scoring@1": "165d54f72280",
     "memory_extraction@1": "c7b53d2cee9c",
-    "auto_analyze_classification@2": "fa96af9cb192",
+    "auto_analyze_classification@3": "805cbb54003e",
     "auto_analyze_condensing@1": "b669183905c8",
     "auto_analyze_resolution@2": "fca5abadc601",
     "auto_analyze_second_look@1": "dbae1c21873f",
