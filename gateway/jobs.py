@@ -1,4 +1,4 @@
-"""Jobs over HTTP: start, follow, read, cancel, list."""
+"""Jobs over HTTP: start, follow, read, control, cancel, list."""
 
 import json
 import re
@@ -32,7 +32,7 @@ from parley.client.reading import (
 )
 from parley.client.session_analysis import AnalysisHandle, AnalysisReport
 from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
-from parley.domain.auto_analyze.contract import AutoAnalyzeProgress
+from parley.domain.auto_analyze.contract import AutoAnalyzeProgress, ResumeRun, RunControls, SetStreams
 from parley.domain.coaching.rubric import DEFAULT_RUBRIC
 from parley.domain.errors import InvalidInput, NotFound
 from parley.domain.gateway_keys import Scope
@@ -54,7 +54,7 @@ from parley.visibility import JOB
 PREFIX = "/api/jobs"
 UPLOADS = frozenset((f"{PREFIX}/session-analysis", f"{PREFIX}/auto-analyze"))
 # The last part of a job's path, so that no id may end with one of them.
-PARTS = ("progress", "result", "events", "cancel", "labels")
+PARTS = ("progress", "result", "events", "cancel", "labels", "pause", "resume", "finish", "streams")
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
 MOST_ID_CHARACTERS = 1000
 RETRY_SECONDS = 1.0
@@ -297,6 +297,30 @@ async def cancel(caller: CurrentCaller, job_id: JobId) -> JobView:
     return await _view(caller, job_id)
 
 
+@router.post("/{job_id:path}/pause", openapi_extra=requires(Scope.JOBS))
+async def pause(caller: CurrentCaller, job_id: JobId) -> RunControls:
+    """Pause a labelling run: requests in flight are finished, and no other one starts."""
+    return await (await labelling_run(caller, job_id)).pause()
+
+
+@router.post("/{job_id:path}/resume", openapi_extra=requires(Scope.JOBS))
+async def resume(caller: CurrentCaller, job_id: JobId, body: ResumeRun | None = None) -> RunControls:
+    """Resume a labelling run that is paused, or whose budget was used up: with a new budget, if one is given."""
+    return await (await labelling_run(caller, job_id)).resume(budget_usd=body.budget_usd if body else None)
+
+
+@router.post("/{job_id:path}/finish", openapi_extra=requires(Scope.JOBS))
+async def finish(caller: CurrentCaller, job_id: JobId) -> RunControls:
+    """End a labelling run now: merge the labels that there are, and label no further session."""
+    return await (await labelling_run(caller, job_id)).finish()
+
+
+@router.post("/{job_id:path}/streams", openapi_extra=requires(Scope.JOBS))
+async def streams(caller: CurrentCaller, job_id: JobId, body: SetStreams) -> RunControls:
+    """Change the number of parallel streams of a labelling run while it runs."""
+    return await (await labelling_run(caller, job_id)).set_streams(body.streams)
+
+
 @router.get("/{job_id:path}", openapi_extra=requires(Scope.READ))
 async def job(caller: CurrentCaller, job_id: JobId) -> JobView:
     """A job and its state."""
@@ -416,6 +440,19 @@ def checked_id(caller: Caller, job_id: str) -> str:
 async def _find(caller: Caller, job_id: str) -> AnalysisHandle | AutoAnalyzeHandle | GenerationHandle:
     view = await _view(caller, job_id)
     return caller.client.generation(job_id) if view.kind == GENERATE else await caller.client.job(job_id)
+
+
+async def labelling_run(caller: Caller, job_id: str) -> AutoAnalyzeHandle:
+    """The labelling run of an id.
+
+    Raises:
+        InvalidInput: the job is of another kind.
+        NotFound: the workspace has no such job.
+    """
+    handle = await _find(caller, job_id)
+    if not isinstance(handle, AutoAnalyzeHandle):
+        raise InvalidInput("is not a labelling run: only those can be controlled", where=job_id)
+    return handle
 
 
 async def _view(caller: Caller, job_id: str) -> JobView:

@@ -57,9 +57,9 @@ class Jobs:
         ]
 
     def _label(self, given: Mapping[str, Any], _prompt: Prompt) -> Reply:
-        known = given["known_labels"] if isinstance(given["known_labels"], dict) else {}
         closed = given.get("closed_kinds")
-        labeller = Labeller(self._choice, self._noise, known, closed if isinstance(closed, list) else ())
+        closed = closed if isinstance(closed, list) else ()
+        labeller = Labeller(self._choice, self._noise, _known_labels(given), closed)
         sessions = given["sessions"] if isinstance(given["sessions"], list) else []
         return {"sessions": [labeller.labels(session) for session in sessions if isinstance(session, dict)]}
 
@@ -161,3 +161,13 @@ def grade(question: str, answer: str) -> Reply:
     count = sum(word in in_answer for word in in_question)
     score = round(count / len(in_question), 3) if in_question else float(bool(in_answer))
     return {"reason": f"The answer takes up {count} of the {len(in_question)} words of the question.", "score": score}
+
+
+def _known_labels(given: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The labels of each kind that a prompt names as known, in both places."""
+    known: dict[str, list[Any]] = {}
+    for place in ("known_labels", "newer_labels"):
+        named = given.get(place)
+        for kind, labels in named.items() if isinstance(named, dict) else ():
+            known.setdefault(kind, []).extend(labels if isinstance(labels, list) else [])
+    return known

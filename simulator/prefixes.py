@@ -7,14 +7,14 @@ https://platform.openai.com/docs/guides/prompt-caching
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from simulator.schema_rules import openai_supports_schemas
 from simulator.wire import BYTES_PER_TOKEN, Prompt, content_text, count_tokens
 
 LEAST_TOKENS = 1024
-# How many earlier messages are compared with what is cached, and how many prefixes are kept.
+# How many earlier blocks are compared with what is cached, and how many prefixes are kept.
 LOOKED_BACK, MOST_KEPT = 20, 100_000
 # OpenAI caches in steps of so many tokens.
 STEP_TOKENS = 128
@@ -31,16 +31,17 @@ class Prefixes:
         self._known.clear()
 
     def use_marked(self, body: Mapping[str, Any]) -> tuple[int, int]:
-        """Anthropic: cache the prefix up to the last marked message. Returns the tokens read, and those written."""
-        messages = body.get("messages") or []
-        marked = [number for number, message in enumerate(messages, 1) if _is_marked(message)]
+        """Anthropic: cache the prefix up to the last marked block. Returns the tokens read, and those written."""
+        blocks = _blocks(body)
+        marked = [number for number, block in enumerate(blocks, 1) if block.is_marked]
         if not marked:
             return 0, 0
-        sizes = {end: _tokens(body, end) for end in range(max(marked[-1] - LOOKED_BACK, 1), marked[-1] + 1)}
+        ends = range(max(marked[-1] - LOOKED_BACK, 1), marked[-1] + 1)
+        sizes = {end: _tokens(body, blocks[:end]) for end in ends}
         if sizes[marked[-1]] < LEAST_TOKENS:
             return 0, 0
-        read = max((size for end, size in sizes.items() if _key(body, end) in self._known), default=0)
-        self._keep(_key(body, marked[-1]))
+        read = max((size for end, size in sizes.items() if _key(body, blocks[:end]) in self._known), default=0)
+        self._keep(_key(body, blocks[: marked[-1]]))
         return read, sizes[marked[-1]] - read
 
     def use_automatic(self, prompt: Prompt) -> int:
@@ -71,18 +72,31 @@ def _steps(prompt: Prompt) -> Iterator[tuple[int, str]]:
             yield number * STEP_TOKENS, running.hexdigest()
 
 
-def _is_marked(message: Mapping[str, Any]) -> bool:
-    content = message.get("content")
-    return isinstance(content, list) and any("cache_control" in block for block in content)
+class _Block(NamedTuple):
+    """A block of a message. `is_marked`: the prefix is cached up to here."""
+
+    text: str
+    is_marked: bool
 
 
-def _texts(body: Mapping[str, Any], end: int) -> list[str]:
-    return [content_text(body.get("system")), *(content_text(one.get("content")) for one in body["messages"][:end])]
+def _blocks(body: Mapping[str, Any]) -> list[_Block]:
+    """The blocks of the messages, in order. A content that is a text is one block."""
+    found: list[_Block] = []
+    for message in body.get("messages") or []:
+        content = message.get("content")
+        blocks = content if isinstance(content, list) else [{"type": "text", "text": content}]
+        found += [_Block(content_text([one]), "cache_control" in one) for one in blocks if isinstance(one, dict)]
+    return found
 
 
-def _tokens(body: Mapping[str, Any], end: int) -> int:
-    return count_tokens("\n".join(_texts(body, end)))
+def _texts(body: Mapping[str, Any], blocks: Sequence[_Block]) -> list[str]:
+    return [content_text(body.get("system")), *(block.text for block in blocks)]
 
 
-def _key(body: Mapping[str, Any], end: int) -> str:
-    return hashlib.sha256(json.dumps([body.get("model"), body.get("tools"), _texts(body, end)]).encode()).hexdigest()
+def _tokens(body: Mapping[str, Any], blocks: Sequence[_Block]) -> int:
+    return count_tokens("\n".join(_texts(body, blocks)))
+
+
+def _key(body: Mapping[str, Any], blocks: Sequence[_Block]) -> str:
+    given = [body.get("model"), body.get("tools"), _texts(body, blocks)]
+    return hashlib.sha256(json.dumps(given).encode()).hexdigest()

@@ -231,7 +231,9 @@ class LabellingActivities:
         condensed = {name: item.condensed for name, item in work.items() if item.condensed}
         sessions = {name: item.session for name, item in work.items()}
         closed, fitting = step.job.input.closed, shown.fitting
-        request = classification_request(sessions, fitting.labels, condensed, fitting.evidence, closed)
+        request = classification_request(
+            sessions, fitting.labels, condensed, fitting.evidence, closed=closed, common=fitting.common
+        )
         request_step = step.request_step([work[name].ordinal for name in condensed])
         labelled: _Labelled | None = None
 

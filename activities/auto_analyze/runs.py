@@ -129,20 +129,30 @@ class RunActivities:
     @activity.defn(name="auto_analyze.plan_batches")
     @boundary
     async def plan_batches(self, step: PlanBatches) -> PlannedBatches:
-        """Cut all sessions that are left into batches, and give each its round, and its stream if it is fixed."""
+        """Cut all sessions that are left into batches, and give each its round, and its stream if it is fixed.
+
+        Rounds that have begun stay as they are, so that no request is paid for under two ids. A plan that is stored
+        already is not made again.
+        """
         given, model = step.job.input, step.candidate.model
         scope = (given.workspace_id, step.job.job_key)
         async with self._database.transaction(bulk=True) as tx:
-            tokens = await runs.tokens_from(tx, *scope, step.start, step.end)
-            original = await earlier_runs.batch_sizes(tx, scope[0], given.fork_of, step.start) if given.fork_of else []
-        quota = given.sessions_per_stream or even_quota(len(tokens), given.streams, model)
+            begun = await runs.begun(tx, *scope, step.start)
+            tokens = await runs.tokens_from(tx, *scope, begun.end, step.end)
+            original = await earlier_runs.batch_sizes(tx, scope[0], given.fork_of, begun.end) if given.fork_of else []
+        quota = given.sessions_per_stream or even_quota(len(tokens), step.streams, model)
         # The sessions of a fork are those of its original, in the same order, so its batches can be the same.
         is_original = sum(original) == len(tokens)
         counts = original if is_original else await asyncio.to_thread(cuts, tokens, model, quota)
         assign = not given.takes_what_is_next
         async with self._database.transaction(bulk=True) as tx:
-            await runs.store_batches(tx, *scope, step.start, counts, given.streams, assign=assign)
-        return PlannedBatches(batches=len(counts), rounds=-(-len(counts) // given.streams))
+            if await runs.replan(tx, *scope, step.plan, step.streams):
+                await runs.drop_batches(tx, *scope, begun.round, step.streams, assign=assign)
+                await runs.store_batches(tx, *scope, begun.end, counts, step.streams, assign=assign, after=begun)
+            plans = await runs.plans(tx, *scope)
+            left = await runs.open_count(tx, *scope)
+        warnings = self._idle_streams(plans[-1], step.candidate)
+        return PlannedBatches(batches=left, plan=len(plans), streams=plans[-1], warnings=warnings)
 
     @activity.defn(name="auto_analyze.take_batches")
     @boundary
@@ -166,6 +176,7 @@ class RunActivities:
             given = await taxonomies.given(tx, *scope)
             steps = await usage.tokens_by_step(tx, *scope)
             cost_usd = await usage.total_usd(tx, *scope)
+            cached = await usage.prompt_cache(tx, *scope)
         at_work = [number for _, number, given, labelled in streams if labelled < given]
         return RunProgress(
             labelled=sum(labelled for *_, labelled in streams),
@@ -173,6 +184,7 @@ class RunActivities:
             new_labels=sum(map(len, labels.values())) - sum(map(len, given.values())),
             left_out=left_out(labels, labels_that_fit(labels, step.sized_for)),
             tokens=sum(steps.values()),
+            cached_tokens=cached.tokens,
             cost_usd=cost_usd,
             streams=tuple(streams),
         )
@@ -288,12 +300,15 @@ class RunActivities:
             given = sum(map(len, (await taxonomies.given(tx, workspace_id, job.job_key)).values()))
             cost_usd = await usage.total_usd(tx, workspace_id, job.job_key)
             steps = await usage.tokens_by_step(tx, workspace_id, job.job_key)
+            cached = await usage.prompt_cache(tx, workspace_id, job.job_key)
             tokens = {PHASE_OF_STEP[word]: tokens for word, tokens in steps.items()}
             ended = {
                 "unique_labels": unique,
                 "given_labels": given,
                 "cost_usd": cost_usd,
                 "tokens_by_phase": tokens,
+                "cached_tokens": cached.tokens,
+                "prompt_cache_saved_usd": cached.saved_usd,
             }
             complete = statistics.model_copy(update=counted | ended)
             await runs.end(tx, workspace_id, job.job_key, status, complete.model_dump(mode="json"), reason)

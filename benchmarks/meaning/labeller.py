@@ -193,7 +193,8 @@ def _last_words(transcript: str) -> str:
 
 
 def _shown(given: Mapping[str, Any], kind: str) -> dict[str, Shown]:
-    names = [one if isinstance(one, str) else one["label"] for one in given["known_labels"].get(kind, [])]
+    known = [one for place in ("known_labels", "newer_labels") for one in given.get(place, {}).get(kind, [])]
+    names = [one if isinstance(one, str) else one["label"] for one in known]
     detailed = {one["label"]: Shown(one["label"], _texts(one)) for one in given.get("nearest_labels", {}).get(kind, [])}
     return {name: detailed.get(name, Shown(name)) for name in names} | detailed
 

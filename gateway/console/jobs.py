@@ -16,14 +16,14 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response, Streamin
 from gateway.auth import Caller, CurrentCaller, requires
 from gateway.console.pages import PREFIX, job_url
 from gateway.console.sign_in import FORM, ConsoleRoute, check_origin, show
-from gateway.jobs import JobId, checked_id, event_stream
+from gateway.jobs import JobId, checked_id, event_stream, labelling_run
 from parley.client.attempts import AttemptReport
 from parley.client.auto_analyze import AutoAnalyzeHandle
 from parley.client.backend import describe_workflow, job_key_of, status_of
 from parley.client.generation import GenerationHandle
 from parley.client.listing import KINDS, STATUSES, JobSummary
 from parley.client.session_analysis import AnalysisHandle
-from parley.domain.errors import NotFound, Unreachable
+from parley.domain.errors import InvalidInput, NotFound, Unreachable
 from parley.domain.gateway_keys import Scope
 from parley.domain.generate.contract import WORKFLOW as GENERATE
 from parley.domain.generate.contract import job_key as generation_key
@@ -140,6 +140,38 @@ async def cancel(caller: CurrentCaller, job_id: JobId) -> RedirectResponse:
     job = await find_job(caller, job_id)
     await (await _handle(caller, job)).cancel()
     return RedirectResponse(job_url(job.id), status_code=303)
+
+
+@router.post("/control/{job_id:path}", openapi_extra=requires(Scope.JOBS, FORM))
+async def control(request: Request, caller: CurrentCaller, job_id: JobId) -> RedirectResponse:
+    """Pause a labelling run, resume it, change its streams, or let it finish."""
+    run, form = await labelling_run(caller, job_id), await request.form()
+    change, given = str(form.get("change", "")), str(form.get("given", "")).strip()
+    if change == "pause":
+        await run.pause()
+    elif change == "resume":
+        await run.resume(budget_usd=_amount(given) if given else None)
+    elif change == "streams":
+        await run.set_streams(_count(given))
+    elif change == "finish":
+        await run.finish()
+    else:
+        raise InvalidInput("must be pause, resume, streams or finish", where="change")
+    return RedirectResponse(job_url(job_id), status_code=303)
+
+
+def _amount(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except ArithmeticError:
+        raise InvalidInput("must be an amount in USD, for example 25.00", where="budget") from None
+
+
+def _count(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidInput("must be a number", where="streams") from None
 
 
 async def find_job(caller: Caller, job_id: str) -> JobSummary:

@@ -202,7 +202,9 @@ def controls(found: RunControls) -> str:
             "budget": f"its budget of ${found.budget_usd} is used up",
             "review": "its merges wait for a review",
         }[found.held]
-    return "the run ends with the labels that it has" if found.finishing else f"it runs, within ${found.budget_usd}"
+    if found.finishing:
+        return "the run ends with the labels that it has"
+    return f"it runs with {counted(found.streams, 'stream')}, within ${found.budget_usd}"
 
 
 def _minutes(minutes: float | None) -> str:
@@ -365,7 +367,8 @@ def describe(state: JobProgress | AutoAnalyzeProgress) -> str:
 def _spent(state: AutoAnalyzeProgress) -> str:
     left = f", about {_clock(state.seconds_left)} left" if state.seconds_left is not None else ""
     labels, tokens = counted(state.new_labels, "label"), counted(state.tokens, "token")
-    return f"{labels}, {tokens}, ${state.cost_usd}{left}"
+    cached = f" ({state.cached_tokens:,} cached)" if state.cached_tokens else ""
+    return f"{labels}, {tokens}{cached}, ${state.cost_usd}{left}"
 
 
 def _clock(seconds: float) -> str:
@@ -430,6 +433,7 @@ def _statistics(statistics: Statistics) -> list[RenderableType]:
         "tokens by phase": ", ".join(
             f"{phase.value} {tokens:,}" for phase, tokens in statistics.tokens_by_phase.items()
         ),
+        **_cached(statistics),
     }
     for name, value in rows.items():
         table.add_row(name, value)
@@ -473,6 +477,13 @@ def _started_from(statistics: Statistics) -> dict[str, str]:
     if statistics.outside:
         rows["outside closed labels"] = f"{statistics.outside:,} in replies: asked again, then `other`"
     return rows
+
+
+def _cached(statistics: Statistics) -> dict[str, str]:
+    """What the vendors' prompt caches saved; empty where they had nothing."""
+    if not statistics.cached_tokens:
+        return {}
+    return {"tokens from prompt caches": f"{statistics.cached_tokens:,}, saved ${statistics.prompt_cache_saved_usd}"}
 
 
 def _looked_at(statistics: Statistics) -> dict[str, str]:

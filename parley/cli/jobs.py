@@ -427,6 +427,17 @@ def finish(job_id: JobId, workspace: Workspace = "default", as_json: Json = Fals
     _control(job_id, workspace, AutoAnalyzeHandle.finish, as_json=as_json)
 
 
+@app.command()
+def streams(
+    job_id: JobId,
+    count: Annotated[int, typer.Argument(metavar="COUNT", help="How many streams label sessions, 1 to 64.")],
+    workspace: Workspace = "default",
+    as_json: Json = False,
+) -> None:
+    """Change the number of parallel streams of a labelling run while it runs."""
+    _control(job_id, workspace, lambda job: job.set_streams(count), as_json=as_json)
+
+
 def _control(
     job_id: str, workspace: str, change: Callable[[AutoAnalyzeHandle], Awaitable[RunControls]], *, as_json: bool
 ) -> None:

@@ -71,6 +71,7 @@ COMMANDS = {
     "finish": Command(
         "jobs", "End a labelling run now: merge the labels that there are, and label no further session."
     ),
+    "streams": Command("jobs", "Change the number of parallel streams of a labelling run while it runs."),
     "labels": Command("labels", "Show, merge, split, rename and review the labels of a labelling run."),
     "cancel": Command("jobs", "Request that a job stops. Results that are paid for stay stored."),
     "generate": Command("generate", "Answer one request within the budget, with the first model that can."),

@@ -24,6 +24,7 @@ from parley.domain.auto_analyze.contract import (
     FINISH,
     PAUSE,
     RESUME,
+    SET_STREAMS,
     WORKFLOW,
     ApproveLabels,
     AutoAnalyzeInput,
@@ -38,6 +39,7 @@ from parley.domain.auto_analyze.contract import (
     PauseRun,
     ResumeRun,
     RunControls,
+    SetStreams,
     Statistics,
     workflow_id,
 )
@@ -73,7 +75,7 @@ class AutoAnalyzeOptions(TypedDict, total=False):
     sessions_per_stream: int | None
     """A stream's sessions per round, 1 to 100; None: as many as fit the model. Default: SESSIONS_PER_STREAM."""
     max_staleness: int | None
-    """By how many rounds labels may be old, 0 to 100; None: no bound, and labels depend on timing. Default: 2."""
+    """By how many rounds labels may be old, 0 to 100; None: no bound, and labels depend on timing. Default: 4."""
     discovery: DiscoveryTerms
     """The size of the discovery sample. Default: DISCOVERY_TARGET_PERCENTAGE and its bounds."""
     seed: int
@@ -223,6 +225,25 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
         if version is None:
             raise InvalidInput("does not wait for a review of its labels", where=self.id)
         return await self._control(APPROVE, ApproveLabels(version=version, made_by=made_by))
+
+    async def set_streams(self, streams: int) -> RunControls:
+        """Label what is left with another number of parallel streams, once those at work have ended their batches.
+
+        Rounds that have begun keep their batches; what is left is cut into new ones.
+
+        Args:
+            streams: how many streams label sessions at the same time, 1 to 64.
+
+        Raises:
+            InvalidInput: the number is out of bounds, or all sessions are labelled already.
+            NotFound: the job does not run.
+            Unreachable: Temporal or the job's worker does not answer.
+        """
+        try:
+            given = SetStreams(streams=streams)
+        except ValidationError as error:
+            raise first_problem(error, where="streams") from None
+        return await self._control(SET_STREAMS, given)
 
     async def _control(self, update: str, given: Model) -> RunControls:
         workflow = await self._workflow()

@@ -331,10 +331,16 @@ class Sampling(Sparse):
 
 
 class ChatRequest(Asked, Sampling):
-    """A vendor-independent request for one LLM completion. max_tokens: the longest reply."""
+    """A vendor-independent request for one LLM completion.
+
+    max_tokens: the longest reply.
+    begins_like_others: what comes before the last part of the last message begins other requests too. It is worth
+    caching where a vendor caches what is marked.
+    """
 
     kind: Literal["chat"] = "chat"
     max_tokens: int = Field(gt=0)
+    begins_like_others: bool = False
 
 
 class TranscriptionRequest(Model):

@@ -58,8 +58,9 @@ from parley.providers.streaming import StreamedCall, StreamedReply, interruption
 
 NAME = Provider.ANTHROPIC.value
 ADDRESS = "https://api.anthropic.com"
-# The least that any model caches are 4,096 tokens, at about four bytes.
-LEAST_CACHED_BYTES = 16_384
+# The least that any model caches are 4,096 tokens, at about four bytes. Some cache 1,024; a mark below a model's least
+# costs nothing.
+LEAST_CACHED_BYTES, LEAST_SHARED_BYTES = 16_384, 4_096
 # https://platform.claude.com/docs/en/build-with-claude/handling-stop-reasons
 FINISHES = {
     "end_turn": Finish.STOP,
@@ -158,17 +159,19 @@ def _sent(request: Request, model: str, attempt_id: str) -> dict[str, Any]:
     return {
         "model": model,
         "max_tokens": request.max_tokens,
-        "messages": _turns(request.messages),
+        "messages": _turns(request.messages, begins_like_others=request.begins_like_others),
         "extra_headers": {ATTEMPT_HEADER: attempt_id},
         **_options(request),
     }
 
 
-def _turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
+def _turns(messages: tuple[Message, ...], *, begins_like_others: bool = False) -> list[dict[str, Any]]:
     """The turns that Anthropic accepts: roles alternate, none is blank, and a last text has no blanks at its end.
 
     The results of tool calls are a user's turn, together with what the user says next.
     """
+    if begins_like_others:
+        return _sharing(messages)
     turns: list[tuple[str, list[dict[str, Any]]]] = []
     for message in messages:
         blocks = [] if message.is_system else list(_blocks(message))
@@ -184,6 +187,15 @@ def _turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
     if len(turns) > 2 and size >= LEAST_CACHED_BYTES:
         sent[-2]["content"] = _marked(sent[-2]["content"])
     return sent
+
+
+def _sharing(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
+    """The turn of a request that begins like others, marked where its own part begins."""
+    *before, own = [part.text for part in messages[-1].parts if isinstance(part, TextPart)]
+    shared = "".join(before)
+    if len(shared.encode()) < LEAST_SHARED_BYTES:
+        return _turns(messages)
+    return [{"role": "user", "content": [*_marked(shared), {"type": "text", "text": own}]}]
 
 
 def _marked(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     case,
     cast,
     column,
+    delete,
     false,
     func,
     literal,
@@ -54,7 +55,7 @@ from parley.domain.text import one_line
 from parley.storage.database import NOW
 from parley.storage.driver import Query, defer, fetch, fetch_together
 from parley.storage.rows import table
-from parley.storage.tables import AutoBatch, AutoLabel, AutoMerge, AutoRun, AutoSession, StoredChat
+from parley.storage.tables import AutoBatch, AutoLabel, AutoMerge, AutoRun, AutoSession, PaidRequest, StoredChat
 
 RUN_OF_SESSION = and_(
     col(AutoRun.workspace_id) == AutoSession.workspace_id, col(AutoRun.job_key) == AutoSession.job_key
@@ -70,6 +71,8 @@ CHAT_OF_SESSION = and_(
 MARKS = frozenset({"fallback", "by_rule"})
 NO_COPIES: Mapping[int, int] = {}
 NOTHING_SAID: Mapping[int, str] = {}
+# The number of the round in the id of a paid request.
+ROUND_OF_REQUEST = "^[^/]*/round-([0-9]+)/"
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,14 @@ class OpenBatch:
     stream: int | None
     start: int
     count: int
+
+
+class Begun(NamedTuple):
+    """The rounds that have begun: the last one, how many batches they have, and the ordinal after their sessions."""
+
+    round: int
+    batches: int
+    end: int
 
 
 class Stored(NamedTuple):
@@ -302,8 +313,75 @@ async def tokens_from(tx: AsyncSession, workspace_id: str, job_key: str, start: 
     return list((await tx.execute(query)).scalars())
 
 
-async def store_batches(
-    tx: AsyncSession, workspace_id: str, job_key: str, start: int, counts: Sequence[int], streams: int, *, assign: bool
+async def begun(tx: AsyncSession, workspace_id: str, job_key: str, start: int) -> Begun:
+    """The rounds that have begun: those up to the last one of which a session is labelled or a request is paid.
+
+    Args:
+        start: the ordinal of the first session of the streams.
+    """
+    of_round = func.substring(PaidRequest.request_id, ROUND_OF_REQUEST)
+    paid = select(func.max(cast(of_round, Integer))).where(*_of(PaidRequest, workspace_id, job_key))
+    own = _of(AutoBatch, workspace_id, job_key)
+    labelled = select(func.max(AutoBatch.round)).where(*own, col(AutoBatch.labelled))
+    last = func.coalesce(func.greatest(paid.scalar_subquery(), labelled.scalar_subquery()), 0)
+    kept = select(
+        func.coalesce(func.max(AutoBatch.round), 0),
+        func.count(),
+        func.coalesce(func.max(AutoBatch.start + AutoBatch.count), start),
+    ).where(*own, col(AutoBatch.round) <= last)
+    return Begun(*(await tx.execute(kept)).one())
+
+
+async def replan(tx: AsyncSession, workspace_id: str, job_key: str, plan: int, streams: int) -> bool:
+    """Note that the batches of a run are cut for the `plan`th time, and lock the run. False if they are already."""
+    noted = (
+        update(AutoRun)
+        .where(*_of(AutoRun, workspace_id, job_key), func.cardinality(AutoRun.plans) == plan - 1)
+        .values(plans=func.array_append(AutoRun.plans, streams))
+    )
+    return bool((await (await tx.connection()).execute(noted)).rowcount)
+
+
+async def plans(tx: AsyncSession, workspace_id: str, job_key: str) -> list[int]:
+    """The number of streams of each plan by which the batches of a run were cut."""
+    found = select(col(AutoRun.plans)).where(*_of(AutoRun, workspace_id, job_key))
+    return (await tx.execute(found)).scalar() or []
+
+
+async def drop_batches(
+    tx: AsyncSession, workspace_id: str, job_key: str, after: int, streams: int, *, assign: bool
+) -> None:
+    """Drop the batches of the rounds after one, to be cut again. Earlier ones keep their round.
+
+    Args:
+        after: the last round that is kept.
+        streams: how many streams there are from now on; they label what others have left of the earlier rounds.
+        assign: give such a batch its new stream; else the streams take it.
+    """
+    own = _of(AutoBatch, workspace_id, job_key)
+    connection = await tx.connection()
+    await connection.execute(delete(AutoBatch).where(*own, col(AutoBatch.round) > after))
+    left = update(AutoBatch).where(*own, ~col(AutoBatch.labelled), col(AutoBatch.stream) > streams)
+    stream = (col(AutoBatch.stream) - 1) % streams + 1 if assign else null()
+    await connection.execute(left.values(stream=stream))
+
+
+async def open_count(tx: AsyncSession, workspace_id: str, job_key: str) -> int:
+    """How many batches of a run are not labelled."""
+    own = _of(AutoBatch, workspace_id, job_key)
+    return (await tx.execute(select(func.count()).where(*own, ~col(AutoBatch.labelled)))).scalar() or 0
+
+
+async def store_batches(  # noqa: PLR0913 - where the batches begin, and how they are cut
+    tx: AsyncSession,
+    workspace_id: str,
+    job_key: str,
+    start: int,
+    counts: Sequence[int],
+    streams: int,
+    *,
+    assign: bool,
+    after: Begun | None = None,
 ) -> None:
     """Store the batches of the streams: each round has one for every stream. Idempotent.
 
@@ -311,14 +389,16 @@ async def store_batches(
         start: the ordinal of the first session.
         counts: the sessions of each batch.
         assign: give each batch its stream; else the streams take them.
+        after: the rounds before the first one of these; None: there are none.
     """
     starts = list(accumulate(counts, initial=start))[:-1]
     given = _unnested(Integer, start=starts, count=counts, with_ordinality="place")
-    number = given.c.place - 1
-    stream = number % streams + 1 if assign else null()
+    before = after or Begun(0, 0, start)
+    place = given.c.place - 1
+    stream = place % streams + 1 if assign else null()
     rows = select(
-        literal(workspace_id), literal(job_key), number, number // streams + 1, stream, given.c.start, given.c["count"],
-        false(),
+        literal(workspace_id), literal(job_key), place + before.batches, place // streams + 1 + before.round, stream,
+        given.c.start, given.c["count"], false(),
     )  # fmt: skip
     columns = ("workspace_id", "job_key", "number", "round", "stream", "start", "count", "labelled")
     await tx.execute(insert(AutoBatch).from_select(columns, rows).on_conflict_do_nothing())
@@ -661,7 +741,7 @@ def _table_of(
     return func.unnest(*arrays).table_valued(*names, with_ordinality=with_ordinality).render_derived()
 
 
-Scoped = type[AutoRun] | type[AutoSession] | type[AutoBatch] | type[AutoLabel] | type[AutoMerge]
+Scoped = type[AutoRun] | type[AutoSession] | type[AutoBatch] | type[AutoLabel] | type[AutoMerge] | type[PaidRequest]
 
 
 def _of(table: Scoped, workspace_id: str, job_key: str) -> tuple[ColumnElement[bool], ...]:

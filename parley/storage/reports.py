@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Date, Numeric, RowMapping, and_, case, cast, extract, func, select, tuple_
+from sqlalchemy import ColumnElement, Date, RowMapping, and_, case, cast, extract, func, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped
@@ -44,6 +44,7 @@ from parley.domain.reports import (
     whole_weeks,
 )
 from parley.storage.tables import USD, Attempt, Generation, PaidRequest, UsageLog
+from parley.storage.usage import PROMPT_CACHE_SAVED
 
 Column = ColumnElement[Any] | Mapped[Any]
 Condition = ColumnElement[bool] | Mapped[bool]
@@ -75,15 +76,6 @@ SAME_WORKSPACE = col(Attempt.workspace_id) == Generation.workspace_id
 CONFIRMED, COST = col(UsageLog.confirmed), col(UsageLog.cost_usd)
 
 
-def _rate(name: str) -> ColumnElement[Any]:
-    """A rate of the attempt's model, in USD per million tokens."""
-    return cast(col(UsageLog.rates)[name].astext, Numeric)
-
-
-PROMPT_CACHE_SAVED = (
-    col(UsageLog.tokens_cached) * (_rate("input") - _rate("cached_input"))
-    + col(UsageLog.tokens_cache_written) * (_rate("input") - _rate("cache_write"))
-) / 1_000_000
 SPEND: Sequence[ColumnElement[Any]] = (
     func.count().label("attempts"),
     _count(col(UsageLog.simulated)).label("simulated_attempts"),

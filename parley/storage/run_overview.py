@@ -1,6 +1,6 @@
 """What the report of a labelling run draws: flows, new labels, costs by phase, and sessions with quotes."""
 
-from sqlalchemy import ColumnElement, case, func, literal_column, select
+from sqlalchemy import ColumnElement, case, cast, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -12,8 +12,8 @@ from parley.domain.auto_analyze.overview import (
     QuotedSession,
 )
 from parley.storage.auto_analyze import CHAT_OF_SESSION, RUN_OF_SESSION
-from parley.storage.tables import AutoLabel, AutoRun, AutoSession, StoredChat, UsageLog
-from parley.storage.usage import CONFIRMED_USD, UNCERTAIN_USD, word_of_step
+from parley.storage.tables import USD, AutoLabel, AutoRun, AutoSession, StoredChat, UsageLog
+from parley.storage.usage import CONFIRMED_USD, PROMPT_CACHE_SAVED, UNCERTAIN_USD, word_of_step
 
 TEXTS = literal_column("'$.messages[*].text'::jsonpath")
 PHASES = {word: phase.value for word, phase in PHASE_OF_STEP.items()}
@@ -62,6 +62,10 @@ async def phase_costs(tx: AsyncSession, workspace_id: str, job_key: str) -> list
             phase.label("phase"),
             func.count().label("attempts"),
             func.sum(UsageLog.tokens_total).label("tokens"),
+            func.sum(UsageLog.tokens_cached).label("cached_tokens"),
+            cast(func.coalesce(func.sum(PROMPT_CACHE_SAVED).filter(col(UsageLog.confirmed)), 0), USD).label(
+                "prompt_cache_saved_usd"
+            ),
             func.sum(CONFIRMED_USD).label("confirmed_usd"),
             func.sum(UNCERTAIN_USD).label("uncertain_usd"),
         )

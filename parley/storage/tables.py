@@ -431,7 +431,7 @@ class StoredChat(SQLModel, table=True):
 
 
 class AutoRun(SQLModel, table=True):
-    """One AutoAnalyze job."""
+    """One AutoAnalyze job. `plans`: the number of streams of each plan by which its batches were cut."""
 
     __tablename__ = "auto_runs"
     __table_args__ = (Index("auto_runs_by_workflow", "workspace_id", "workflow_id"),)
@@ -446,6 +446,7 @@ class AutoRun(SQLModel, table=True):
     statistics: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     reason: str = ""  # why it failed or was cancelled
     review_until: datetime | None = Field(default=None, sa_type=TIMESTAMP)  # while it waits for a review of its merges
+    plans: list[int] = Field(default_factory=list[int], sa_type=ARRAY(Integer))
     created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
     ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
 

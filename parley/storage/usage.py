@@ -2,23 +2,54 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, case, extract, func, select, union_all
+from sqlalchemy import ColumnElement, Numeric, Select, case, cast, extract, func, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from parley.domain.costs import CostLine, Costs
 from parley.domain.requests import Provider
-from parley.storage.tables import Attempt, UsageLog, UsageTotal
+from parley.storage.tables import USD, Attempt, UsageLog, UsageTotal
 
 # The cost of a usage row as one of the two, 0 as the other.
 CONFIRMED_USD = case((col(UsageLog.confirmed), UsageLog.cost_usd), else_=0)
 UNCERTAIN_USD = case((col(UsageLog.confirmed), 0), else_=UsageLog.cost_usd)
 # A model's speed is that of so many replies.
 REPLIES_OF_A_SPEED = 200
+
+
+class PromptCache(NamedTuple):
+    """Tokens of prompts that vendors had cached, and what that saved in USD, less what writing to the cache cost."""
+
+    tokens: int
+    saved_usd: Decimal
+
+
 KINDS = ("provider", "model", "action", "simulated")
 SUMS = ("attempts", "tokens_total", "audio_seconds", "confirmed_usd", "uncertain_usd", "energy_charged")
+
+
+def _rate(name: str) -> ColumnElement[Any]:
+    """A rate of the attempt's model, in USD per million tokens."""
+    return cast(col(UsageLog.rates)[name].astext, Numeric)
+
+
+# What the vendors' prompt caches saved on an attempt, in USD.
+PROMPT_CACHE_SAVED = (
+    col(UsageLog.tokens_cached) * (_rate("input") - _rate("cached_input"))
+    + col(UsageLog.tokens_cache_written) * (_rate("input") - _rate("cache_write"))
+) / 1_000_000
+
+
+async def prompt_cache(tx: AsyncSession, workspace_id: str, job_key: str) -> PromptCache:
+    """What the vendors' prompt caches had of a job's prompts."""
+    query = select(
+        func.coalesce(func.sum(UsageLog.tokens_cached), 0),
+        cast(func.coalesce(func.sum(PROMPT_CACHE_SAVED), 0), USD),
+    ).where(col(UsageLog.workspace_id) == workspace_id, col(UsageLog.job_key) == job_key, col(UsageLog.confirmed))
+    tokens, saved_usd = (await tx.execute(query)).one()
+    return PromptCache(int(tokens), Decimal(saved_usd))
 
 
 async def total_usd(tx: AsyncSession, workspace_id: str, job_key: str) -> Decimal:

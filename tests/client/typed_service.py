@@ -376,6 +376,7 @@ async def label(client: Client, path: Path) -> None:
     print(len(skipped), progress.sessions_done, await client.status(handle.id))
     paused: RunControls = await handle.pause()
     resumed: RunControls = await handle.resume(budget_usd=Decimal(5))
+    faster: RunControls = await handle.set_streams(16)
     finishing: RunControls = await handle.finish()
     maps: LabelMaps = handle.labels
     view: LabelMapView = await maps.show(LabelKind.INTENT)
@@ -393,7 +394,7 @@ async def label(client: Client, path: Path) -> None:
     actions: list[MapAction] = [one.action for one in await maps.history()]
     makers: list[MergedBy] = [one.merged_by for one in merged_labels]
     print(approved.held, version.version, actions, makers)
-    print(paused.held, resumed.budget_usd, finishing.finishing)
+    print(paused.held, resumed.budget_usd, faster.streams, finishing.finishing)
     done: AutoAnalyzeReport = await handle.result()
     again: AutoAnalyzeReport = await handle.report()
     statistics: Statistics | None = again.statistics

@@ -288,6 +288,31 @@ async def test_a_job_is_cancelled_and_an_ended_one_is_not(http: httpx.AsyncClien
     assert (result.status_code, result.json()["code"]) == (409, "Cancelled")
 
 
+async def test_a_labelling_run_is_controlled(http: httpx.AsyncClient, simulator: SimulatorAdmin):
+    await gates(simulator, closed=True)
+    body = {"file": ("chats.jsonl", "\n".join(CHATS))}
+    options = {"options": json.dumps({**QUICK, "run_name": "controlled"})}
+    job = (await http.post(f"{JOBS}/auto-analyze", files=body, data=options)).json()
+    paused = await http.post(f"{job['url']}/pause")
+    assert (paused.status_code, paused.json()["held"]) == (200, "paused"), paused.text
+    refused = await http.post(f"{job['url']}/resume", json={"budget_usd": "-1"})
+    assert (refused.status_code, refused.headers["content-type"]) == (400, "application/problem+json")
+    resumed = await http.post(f"{job['url']}/resume", json={"budget_usd": "7.50"})
+    assert (resumed.json()["held"], resumed.json()["budget_usd"]) == ("", "7.50")
+    assert (await http.post(f"{job['url']}/resume")).json()["budget_usd"] == "7.50"
+    assert (await http.post(f"{job['url']}/streams", json={"streams": 65})).status_code == 400
+    assert (await http.post(f"{job['url']}/streams", json={"streams": 2})).json()["streams"] == 2
+    assert (await http.get(f"{job['url']}/progress")).json()["parallel_streams"] == 2
+    assert (await http.post(f"{job['url']}/finish")).json()["finishing"] is True
+    late = await http.post(f"{job['url']}/streams", json={"streams": 3})
+    assert (late.status_code, "until all sessions are labelled" in late.json()["detail"]) == (400, True)
+    await gates(simulator, closed=False)
+    await ended(http, job["url"])
+    assert (await http.post(f"{job['url']}/pause")).status_code == 404
+    other = (await http.post(f"{JOBS}/generate", json={"messages": "Hi", "user_id": "ann"})).json()
+    assert (await http.post(f"{other['url']}/pause")).status_code == 400
+
+
 async def test_the_list_of_jobs_has_pages_without_gaps(http: httpx.AsyncClient, client: Client):
     for number in range(5):
         await client.generate("Hi", user_id="ann", key=f"job-{number}")

@@ -135,8 +135,10 @@ async def test_another_workspaces_job_looks_like_an_unknown_one(http: httpx.Asyn
         unknown = await other.get(f"{JOBS}/{'x' * 40}{part}")
         assert theirs.status_code == unknown.status_code == 404
         assert without_ids(theirs) == without_ids(unknown)
-    theirs, unknown = await other.post(f"{started['url']}/cancel"), await other.post(f"{JOBS}/{'x' * 40}/cancel")
-    assert without_ids(theirs) == without_ids(unknown)
+    for action in ("cancel", "pause", "resume", "finish"):
+        theirs, unknown = [await other.post(f"{url}/{action}") for url in (started["url"], f"{JOBS}/{'x' * 40}")]
+        assert theirs.status_code == 404
+        assert without_ids(theirs) == without_ids(unknown)
 
 
 def without_ids(answer: httpx.Response) -> dict[str, str]:

@@ -321,6 +321,37 @@ class TestBatches:
         await asyncio.gather(*(free.end(number, number, takes_next=True) for number in (2, 3)))
         assert await free.end(4, 1, takes_next=True) is None
 
+    async def test_other_streams_keep_the_rounds_that_have_begun_and_share_what_is_left(self, run: Run):
+        await run.end(0)
+        await run.end(2)
+        begun = await run.call(runs.begun, 2)
+        assert begun == runs.Begun(round=2, batches=4, end=10)
+        for plan, noted in ((1, True), (1, False), (2, True)):
+            assert await run.call(runs.replan, plan, 3) is noted
+        assert await run.call(runs.plans) == [3, 3]
+        for _ in range(2):  # the step may be repeated
+            await run.call(runs.drop_batches, begun.round, 1, assign=True)
+            await run.call(runs.store_batches, begun.end, [1, 1], 1, assign=True, after=begun)
+        assert await self.of_stream(run, 1) == [(1, 1, 4, 2), (3, 2, 8, 2), (4, 3, 10, 1), (5, 4, 11, 1)]
+        assert await run.call(runs.open_count) == 4
+
+    async def test_a_round_with_a_paid_request_has_begun(self, run: Run):
+        assert await run.call(runs.begun, 2) == runs.Begun(round=0, batches=0, end=2)
+        claim = "INSERT INTO paid_requests (workspace_id, request_id, job_key, user_id, action, fingerprint, state, "
+        claim += "energy_price, energy_reserved, workflow_id, expires_at, created_at) VALUES "
+        claim += (
+            f"('{ACME}', '{JOB}/round-1/sessions-2-3/ask-1/x', '{JOB}', 'u', 'a', 'f', 'open', 0, 0, 'w', now(), now())"
+        )
+        async with run.database.transaction() as tx:
+            await tx.execute(text(claim))
+        assert await run.call(runs.begun, 2) == runs.Begun(round=1, batches=2, end=6)
+
+    async def test_a_free_batch_of_a_stream_that_ends_is_free_again(self, free: Run):
+        await free.call(runs.take_batch, 3)
+        await free.call(runs.drop_batches, 1, 2, assign=False)
+        await free.call(runs.take_batch, 1)
+        assert await self.of_stream(free, 1) == [(0, 1, 2, 2)]
+
     async def test_labels_of_a_round_that_is_not_complete_have_no_place_yet(self, run: Run):
         await run.store({0: labels("billing")}, 0, phase=Phase.DISCOVERY)
         await run.store({2: labels("refund")}, 1, 1, ends=0)
@@ -599,6 +630,11 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "auto_analyze.open_batches": (lambda tx, workspace: runs.open_batches(tx, workspace, JOB, None, 10), []),
     "auto_analyze.take_batch": (lambda tx, workspace: runs.take_batch(tx, workspace, JOB, 1), None),
     "auto_analyze.first_open": (lambda tx, workspace: runs.first_open(tx, workspace, JOB), None),
+    "auto_analyze.begun": (lambda tx, workspace: runs.begun(tx, workspace, JOB, 2), runs.Begun(0, 0, 2)),
+    "auto_analyze.replan": (lambda tx, workspace: runs.replan(tx, workspace, JOB, 1, 2), False),
+    "auto_analyze.plans": (lambda tx, workspace: runs.plans(tx, workspace, JOB), []),
+    "auto_analyze.drop_batches": (lambda tx, workspace: runs.drop_batches(tx, workspace, JOB, 0, 1, assign=True), None),
+    "auto_analyze.open_count": (lambda tx, workspace: runs.open_count(tx, workspace, JOB), 0),
     "auto_analyze.progress": (lambda tx, workspace: runs.progress(tx, workspace, JOB), []),
     "auto_analyze.copy_labels": (lambda tx, workspace: runs.copy_labels(tx, workspace, JOB), 0),
     "auto_analyze.store_condensed": (lambda tx, workspace: runs.store_condensed(tx, workspace, JOB, 0, "stolen"), None),

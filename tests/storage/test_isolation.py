@@ -283,6 +283,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         lambda tx, _: usage.seconds_per_token(tx, THEIRS, Provider.OPENAI, "gpt-4o-mini"),
         None,
     ),
+    "usage.prompt_cache": (lambda tx, _: usage.prompt_cache(tx, THEIRS, "job"), usage.PromptCache(0, Decimal(0))),
     "usage.total_usd": (lambda tx, _: usage.total_usd(tx, THEIRS, "job"), Decimal(0)),
     "usage.costs": (lambda tx, _: usage.costs(tx, THEIRS, job_key="job", user_id=USER), Costs(lines=())),
     "audit.audit": (lambda tx, _: audit.audit(tx, THEIRS), []),

@@ -72,6 +72,42 @@ class TestPause:
         assert statistics_of(await job.result()).labelled == 40
 
 
+class TestStreams:
+    async def test_other_streams_take_over_at_a_round_that_has_not_begun(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        job = await start(client, path, chats(160), streams=3, sessions_per_stream=None)
+        await simulator.requests(at_least=6)
+        with pytest.raises(InvalidInput, match="streams"):
+            await job.set_streams(65)
+        assert (await job.set_streams(1)).streams == 1
+        statistics = statistics_of(await job.result())
+        assert (statistics.labelled, statistics.fallbacks) == (160, 0)
+        by_round: dict[int, set[int]] = {}
+        for one in await sessions_of(client, job):
+            if one.round is not None and one.stream is not None:
+                by_round.setdefault(one.round, set()).add(one.stream)
+        assert max(by_round) == statistics.rounds
+        assert by_round[1] == {1, 2, 3}
+        assert by_round[statistics.rounds] == {1}
+        assert len(await simulator.billed()) == len((await client.attempts(job.job_key, limit=500)).attempts)
+        with pytest.raises(NotFound, match="does not run"):
+            await job.set_streams(2)
+        assert await client.audit() == []
+
+    async def test_more_streams_share_what_is_left_also_of_a_run_without_bound(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("slow", provider="openai", times=None, hold=0.2)
+        job = await start(client, path, chats(120), streams=1, max_staleness=None)
+        await simulator.requests(at_least=6)
+        await job.set_streams(4)
+        await simulator.reset()
+        assert statistics_of(await job.result()).labelled == 120
+        assert {one.stream for one in await sessions_of(client, job)} == {None, 1, 2, 3, 4}
+        assert await client.audit() == []
+
+
 class TestBudget:
     async def test_a_used_up_budget_parks_the_run_until_it_is_raised(self, client: Client, path: Path) -> None:
         job = await start(client, path, chats(60), budget_usd="0.003")

@@ -63,7 +63,8 @@ class ConflictResolver:
             if ended.too_long_for:
                 sized_for, levels = tighter(sized_for, ended.too_long_for), levels + 1
             elif plan.chunks <= 1 or not ended.merged:
-                return
+                break
+        self._state.complete_kind(kind)
 
     async def apply(self) -> None:
         """Write the canonical labels to all sessions."""
@@ -79,6 +80,7 @@ class ConflictResolver:
         """Compare the labels of each chunk. Returns how many were merged, or the model that a chunk is too long for."""
         merged = 0
         for chunk in range(chunks):
+            await workflow.wait_condition(lambda: not self._state.paused)
             outcome = await self._resolve_chunk(first.model_copy(update={"chunk": chunk}))
             if outcome.too_long_for:
                 return outcome

@@ -20,6 +20,7 @@ with workflow.unsafe.imports_passed_through():
         FINISH,
         PAUSE,
         RESUME,
+        SET_STREAMS,
         WORKFLOW,
         ApproveLabels,
         AutoAnalyzeInput,
@@ -39,6 +40,7 @@ with workflow.unsafe.imports_passed_through():
         RunControls,
         RunSnapshot,
         SetBudget,
+        SetStreams,
         StreamWaiting,
     )
     from parley.domain.auto_analyze.probing import probe_count
@@ -139,6 +141,18 @@ class AutoAnalyze:
         if self._review is None or not self._state.in_review:
             raise refused(InvalidInput("the run does not wait for a review of its labels"))
 
+    @workflow.update(name=SET_STREAMS)
+    async def set_streams(self, given: SetStreams) -> RunControls:
+        """Label what is left with another number of streams, once those that work have ended their batches."""
+        await workflow.wait_condition(lambda: self._state.has_begun)
+        self._state.set_streams(given.streams)
+        return self._state.controls
+
+    @set_streams.validator
+    def _check_streams(self, given: SetStreams) -> None:  # noqa: ARG002 - the name is that of the update
+        if not self._state.has_streams:
+            raise refused(InvalidInput("can be changed only until all sessions are labelled", where="streams"))
+
     @workflow.signal
     def stream_waiting(self, notice: StreamWaiting) -> None:
         """A stream waits for a provider."""
@@ -172,7 +186,7 @@ class AutoAnalyze:
             try:
                 await phase()
             except ApplicationError as error:
-                if error.type != BudgetExhausted.__name__:
+                if not is_over_budget(error):
                     raise
                 await self._park(error)
                 if not self._state.finishing:
@@ -247,7 +261,7 @@ class AutoAnalyze:
         results = await asyncio.gather(*labelling, return_exceptions=True)
         reports: list[BatchReport] = []
         for labeller, batch, result in zip(labellers, batches, results, strict=True):
-            if isinstance(result, ApplicationError) and result.type == BudgetExhausted.__name__:
+            if is_over_budget(result):
                 reports.append(labeller.report.plus(await labeller.label(batch)))
             elif isinstance(result, BaseException):
                 raise result
@@ -302,18 +316,23 @@ class AutoAnalyze:
         self._state.probed = True
 
     async def _resolve_conflicts(self) -> None:
-        """Phase 3: compare labels for equal meaning, with the part of the budget that was set aside."""
+        """Phase 3: compare labels for equal meaning, with the part of the budget that was set aside.
+
+        The kinds are compared at the same time. Those that the budget allows only one by one are compared one by one.
+        """
         if self._state.phase is not Phase.CONFLICTS:
             self._state.start_phase(Phase.CONFLICTS)
             await self._set_budget(self._state.budget_usd)
+        if history_is_long():
+            await self._continue_as_new()
         resolver = ConflictResolver(self._job, self._state)
-        for kind in [*LabelKind][self._state.kinds_resolved :]:
-            if self._state.paused:
-                return
-            if history_is_long():
-                await self._continue_as_new()
-            await resolver.resolve(kind)
-            self._state.complete_kind()
+        kinds = [kind for kind in LabelKind if kind not in self._state.kinds_resolved]
+        results = await asyncio.gather(*map(resolver.resolve, kinds), return_exceptions=True)
+        for kind, result in zip(kinds, results, strict=True):
+            if is_over_budget(result):
+                await resolver.resolve(kind)
+            elif result is not None:
+                raise result
 
     async def _wait_for_review(self) -> None:
         """Let a person look at the merges before they are applied."""
@@ -374,3 +393,8 @@ class AutoAnalyze:
     async def _continue_as_new(self) -> NoReturn:
         await workflow.wait_condition(workflow.all_handlers_finished)
         workflow.continue_as_new(self._job.input.model_copy(update={"snapshot": self._state.snapshot()}))
+
+
+def is_over_budget(result: object) -> bool:
+    """Whether the budget did not allow a request, perhaps because of what concurrent ones had reserved."""
+    return isinstance(result, ApplicationError) and result.type == BudgetExhausted.__name__

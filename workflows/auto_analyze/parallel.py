@@ -62,7 +62,7 @@ class ParallelStreams:
 
     async def label(self) -> bool:
         """Label what is left, or as much of it as a segment can. No stream stays open. Returns whether it was all."""
-        if self._state.planned is None:
+        while not self._state.is_planned:
             await self._plan()
         if not self._state.sequential:
             await self._run_streams()
@@ -78,21 +78,28 @@ class ParallelStreams:
         self._streams.clear()
 
     async def _plan(self) -> None:
-        plan = self._state.plan
-        self._state.planned = await workflow.execute_activity_method(
+        """Cut what is left into batches. No stream is open, and those of the next segment begin with these."""
+        state = self._state
+        planned = await workflow.execute_activity_method(
             RunActivities.plan_batches,
             PlanBatches(
-                job=self._job, candidate=plan.candidates[0], start=self._state.next_ordinal, end=plan.requested
+                job=self._job,
+                candidate=state.plan.candidates[0],
+                start=state.next_ordinal,
+                end=state.plan.requested,
+                plan=state.planned.plan + 1 if state.planned else 1,
+                streams=state.parallel_streams,
             ),
-            summary="batches of the streams",
+            summary=f"batches of {state.parallel_streams} streams",
             **BULK_STEP,
         )
         raise_if_cancelled()
+        state.set_planned(planned)
 
     async def _run_streams(self) -> None:
         """Run the streams until each has ended: its batches are labelled, or the segment is to end."""
         planned, started = self._state.planned, workflow.now()
-        count = min(self._job.input.streams, planned.batches if planned else 0)
+        count = min(planned.streams, planned.batches) if planned else 0
         await asyncio.gather(*(self._start_stream(number) for number in range(1, count + 1)))
         while self._streams:
             await self._wait(workflow.now() - started)
@@ -101,6 +108,8 @@ class ParallelStreams:
                 await self._complete(number, self._streams.pop(number))
             if self._state.is_held:
                 await self._end_streams("an operator asked the run to pause or to finish")
+            elif not self._state.is_planned:
+                await self._end_streams("an operator asked for another number of streams")
             elif history_is_long():
                 await self._end_streams("the history of the run is long")
             if not (ended and self._streams):
@@ -119,7 +128,7 @@ class ParallelStreams:
 
     @property
     def _is_asked_to_end(self) -> bool:
-        return self._state.is_held and not self._is_ending
+        return (self._state.is_held or not self._state.is_planned) and not self._is_ending
 
     async def _start_stream(self, number: int) -> None:
         """Start a stream for this segment: a parent that continues as new would terminate its open children."""
@@ -186,7 +195,7 @@ class ParallelStreams:
             for batch in taken.batches:
                 report = await self._label_batch(labeller, batch)
                 self._state.add_reports([report])
-                self._state.add_capacity(report.seconds, self._job.input.streams)
+                self._state.add_capacity(report.seconds, self._state.parallel_streams)
                 self._state.refused_in_a_row = refused_in_a_row(self._state.refused_in_a_row, [report])
             await show_progress(self._job, self._state)
         return False

@@ -45,7 +45,7 @@ class Reassigner:
                 **BULK_STEP,
             )
             raise_if_cancelled()
-        looks = [self._look() for _ in range(self._job.input.streams)]
+        looks = [self._look() for _ in range(self._state.parallel_streams)]
         # A request that is in flight when another one fails is paid for: all are counted before the run ends.
         for ended in await asyncio.gather(*looks, return_exceptions=True):
             if ended is not None:

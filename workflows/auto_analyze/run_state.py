@@ -62,7 +62,7 @@ class RunState:
     planned: PlannedBatches | None = None
     sequential: bool = False
     labelled_by_streams: int = 0
-    kinds_resolved: int = 0
+    kinds_resolved: tuple[LabelKind, ...] = ()
     refused_in_a_row: int = 0
     paused: bool = False
     finishing: bool = False
@@ -91,6 +91,7 @@ class RunState:
     canonical_labels: dict[LabelKind, int] = field(default_factory=dict[LabelKind, int])
     canonical_mappings: dict[LabelKind, int] = field(default_factory=dict[LabelKind, int])
     tokens: int = 0
+    cached_tokens: int = 0
     cost_usd: Decimal = Decimal(0)
     warnings: int = 0
     last_warnings: tuple[str, ...] = ()
@@ -116,7 +117,7 @@ class RunState:
 
     def restore(self, given: AutoAnalyzeInput, snapshot: RunSnapshot) -> None:
         """Go on where the previous segment ended."""
-        self.parallel_streams, self.debug = given.streams, given.debug
+        self.debug = given.debug
         for name in RunSnapshot.model_fields:
             setattr(self, name, getattr(snapshot, name))
 
@@ -135,7 +136,19 @@ class RunState:
 
     @property
     def controls(self) -> RunControls:
-        return RunControls(held=self._held, finishing=self.finishing, budget_usd=self.budget_usd)
+        return RunControls(
+            held=self._held, finishing=self.finishing, budget_usd=self.budget_usd, streams=self.parallel_streams
+        )
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether the batches of the streams are cut, for the number of streams that an operator wants."""
+        return self.planned is not None and self.planned.streams == self.parallel_streams
+
+    @property
+    def has_streams(self) -> bool:
+        """Whether streams label sessions, or will."""
+        return self.phase in (Phase.PREPARE, Phase.DISCOVERY, Phase.PARALLEL) and not self.finishing
 
     @property
     def _held(self) -> Held:
@@ -195,7 +208,9 @@ class RunState:
         self.add_left_out(progress.left_out)
         self.labelled_by_streams, self.rounds = progress.labelled, progress.rounds
         self.new_labels, self.tokens, self.cost_usd = progress.new_labels, progress.tokens, progress.cost_usd
-        self.streams = {row[0]: self._stream(*row) for row in progress.streams}
+        self.cached_tokens = progress.cached_tokens
+        most = self.planned.streams if self.planned else self.parallel_streams
+        self.streams = {row[0]: self._stream(*row) for row in progress.streams if row[0] <= most}
         self._update()
 
     def _stream(self, number: int, round_number: int, sessions: int, done: int) -> StreamProgress:
@@ -220,11 +235,12 @@ class RunState:
     def set_ended(self, statistics: Statistics) -> None:
         """Show what the database has counted."""
         self.cost_usd, self.tokens = statistics.cost_usd, sum(statistics.tokens_by_phase.values())
+        self.cached_tokens = statistics.cached_tokens
         self._show()
 
-    def complete_kind(self) -> None:
+    def complete_kind(self, kind: LabelKind) -> None:
         """The labels of one more kind are compared."""
-        self.kinds_resolved += 1
+        self.kinds_resolved = (*self.kinds_resolved, kind)
 
     # What an operator changes, at any time.
 
@@ -238,6 +254,16 @@ class RunState:
         self.budget_usd = budget_usd or self.budget_usd
         self.sequential = self.degraded
         self._update()
+
+    def set_streams(self, streams: int) -> None:
+        """Label what is left with so many streams."""
+        self.parallel_streams = streams
+        self._update()
+
+    def set_planned(self, planned: PlannedBatches) -> None:
+        """The batches of the streams are cut."""
+        self.planned = planned
+        self.plan = self.plan.model_copy(update={"warnings": planned.warnings})
 
     def finish_now(self) -> None:
         """Label no further session."""
@@ -368,9 +394,11 @@ class RunState:
             sessions_total=self.plan.sessions,
             sessions_done=self.sessions_done,
             rounds=self.rounds,
+            parallel_streams=self.parallel_streams,
             streams=tuple(self.streams.values()),
             new_labels=self.new_labels,
             tokens=self.tokens,
+            cached_tokens=self.cached_tokens,
             cost_usd=self.cost_usd,
             rate=self.rate,
             seconds_left=self.seconds_left,
@@ -403,6 +431,8 @@ class RunState:
     def _lasting_note(self) -> str:
         """What makes the labelling slower or worse than it could be, while sessions are labelled."""
         slow = self.plan.warnings if self.phase is Phase.PARALLEL else ()
+        if self.planned is not None and not self.is_planned and self.phase is Phase.PARALLEL:
+            slow = (f"the streams end their batches, and {self.parallel_streams} go on", *slow)
         left_out = (self._left_out,) if self.labels_left_out and self.phase in (Phase.DISCOVERY, Phase.PARALLEL) else ()
         return "; ".join((*slow, *left_out))
 
@@ -465,7 +495,7 @@ def as_table(progress: AutoAnalyzeProgress) -> str:
         "streams": _streams(progress),
         "new labels": progress.new_labels,
         "warnings": progress.warnings,
-        "tokens": f"{progress.tokens:,}",
+        "tokens": f"{progress.tokens:,}" + (f", {progress.cached_tokens:,} cached" if progress.cached_tokens else ""),
         "cost": f"${progress.cost_usd}",
         "left": "" if left is None else f"about {timedelta(seconds=round(left))}",
     }

@@ -34,14 +34,15 @@ WORKFLOW = "AutoAnalyze"
 STREAM_WORKFLOW = "AutoAnalyzeStream"
 ACTION = "auto_analyze"
 # The updates by which an operator controls a run.
-PAUSE, RESUME, FINISH, APPROVE = "pause", "resume", "finish", "approve"
+PAUSE, RESUME, FINISH, APPROVE, SET_STREAMS = "pause", "resume", "finish", "approve", "set_streams"
 DEFAULT_WAIT_LIMIT_SECONDS = 24 * 3600
 DEFAULT_REVIEW_LIMIT_SECONDS = 24 * 3600
 DEFAULT_BUDGET_USD = Decimal("100.00")
 MAX_ASKS = 3
 Held = Literal["", "paused", "budget", "review"]
+MAX_STREAMS = 64
 # Measured with `benchmarks overhead`: see docs/auto-analyze.md.
-DEFAULT_MAX_STALENESS = 2
+DEFAULT_MAX_STALENESS = 4
 MOST_PROBES = 200
 # The first round of labels that a run was given, and of those that only a probe has: before and after all rounds.
 GIVEN_ROUND, PROBED_ROUND = -1_000_000, 1_000_000
@@ -118,7 +119,7 @@ class AutoAnalyzeInput(ByName):
     workspace_id: WorkspaceId
     user_id: Text = Field(min_length=1, max_length=200)
     dataset_id: Text
-    streams: int = Field(default=8, ge=1, le=64)
+    streams: int = Field(default=8, ge=1, le=MAX_STREAMS)
     sessions_per_stream: int | None = Field(default=None, ge=1, le=100)
     max_staleness: int | None = Field(default=DEFAULT_MAX_STALENESS, ge=0, le=100)
     discovery: DiscoveryTerms = Field(default_factory=DiscoveryTerms)
@@ -206,19 +207,26 @@ class Batch(Model):
 
 
 class PlanBatches(Model):
-    """Cut the sessions from the ordinal `start` on into batches, and assign each to a stream and a round."""
+    """Cut the sessions from the ordinal `start` on into batches, and assign each to a stream and a round.
+
+    `plan`: its number, from 1. A later plan, for another number of `streams`, keeps the rounds that have begun.
+    """
 
     job: Job
     candidate: Candidate
     start: int
     end: int
+    plan: int
+    streams: int
 
 
 class PlannedBatches(Model):
-    """How many batches and rounds there are."""
+    """How many batches are left to label. `plan`: the number of the newest plan, `streams`: how many it is made for."""
 
     batches: int
-    rounds: int
+    plan: int
+    streams: int
+    warnings: tuple[str, ...] = ()
 
 
 class TakeBatches(Model):
@@ -620,6 +628,8 @@ class Statistics(Model):
     `consistency`: None for a run that ended early.
     `stream_utilisation`: the time that streams spent on batches, as a share from 0 to 1. `cost_usd`: of all paid
     requests, uncertain cost included. `warnings`: the last three.
+    `cached_tokens`: those of prompts that vendors had cached, which cost less; `prompt_cache_saved_usd`: how much less,
+    below 0 where writing to the cache cost more.
     """
 
     sessions: int = 0
@@ -652,6 +662,8 @@ class Statistics(Model):
     reviewed: bool | None = None
     consistency: Consistency | None = None
     tokens_by_phase: dict[Phase, int] = Field(default_factory=dict)
+    cached_tokens: int = 0
+    prompt_cache_saved_usd: Decimal = Decimal(0)
     cost_usd: Decimal = Decimal(0)
     warnings: tuple[str, ...] = ()
 
@@ -677,7 +689,7 @@ class RunProgress(Model):
     """What the streams of a run have done. `streams`: of each, its number, its round, and the sessions that are
     assigned to it and labelled by it: a row instead of a model, so that 64 streams fit 2 KB.
 
-    `left_out`: known labels that a prompt has no room for.
+    `left_out`: known labels that a prompt has no room for. `cached_tokens`: of prompts, in the vendors' caches.
     """
 
     labelled: int
@@ -685,6 +697,7 @@ class RunProgress(Model):
     new_labels: int
     left_out: int
     tokens: int
+    cached_tokens: int
     cost_usd: Decimal
     streams: tuple[tuple[int, int, int, int], ...]
 
@@ -703,15 +716,22 @@ class FinishRun(Model):
     """Label no further session: merge the labels that there are, and end as completed."""
 
 
+class SetStreams(Model):
+    """Label what is left with so many parallel streams."""
+
+    streams: int = Field(ge=1, le=MAX_STREAMS)
+
+
 class RunControls(Model):
     """What controls a run. `held`: why it makes no request, `paused`, `budget` or `review`; empty while it works.
 
-    `finishing`: it labels no further session.
+    `finishing`: it labels no further session. `streams`: how many label sessions at the same time.
     """
 
     held: Held = ""
     finishing: bool = False
     budget_usd: Decimal
+    streams: int
 
 
 class SetBudget(Model):
@@ -728,6 +748,7 @@ class BudgetIsSet(Model):
 class AutoAnalyzeProgress(Model):
     """The progress of a run. `rate`: sessions per second so far. `held`: see `RunControls`.
 
+    `parallel_streams`: how many streams label sessions, or will; `streams`: those that do.
     `seconds_left`: the time that labelling still takes at the pace of the current phase; None if unknown.
     """
 
@@ -736,9 +757,11 @@ class AutoAnalyzeProgress(Model):
     sessions_total: int = 0
     sessions_done: int = 0
     rounds: int = 0
+    parallel_streams: int = 0
     streams: tuple[StreamProgress, ...] = ()
     new_labels: int = 0
     tokens: int = 0
+    cached_tokens: int = 0
     cost_usd: Decimal = Decimal(0)
     rate: float = 0.0
     seconds_left: float | None = None
@@ -826,9 +849,9 @@ class RunSnapshot(Model):
     """The state that one segment of a run passes to the next when it continues as new.
 
     `planned`: the batches of the streams; None before they are cut. `sequential`: the batches that are left are
-    labelled one after the other. `labelled_by_streams`: sessions, with copies. `kinds_resolved`: kinds of labels that
-    are compared. `probed`: probes are asked.
-    `reassignment`: None before labels are merged. `next_reassignment`: the next batch of it.
+    labelled one after the other. `labelled_by_streams`: sessions, with copies. `kinds_resolved`: those whose labels
+    are compared. `probed`: probes are asked. `reassignment`: None before labels are merged. `next_reassignment`: the
+    next batch of it.
     `refused_in_a_row`: sessions refused since one was labelled.
     """
 
@@ -839,8 +862,9 @@ class RunSnapshot(Model):
     discovered: int
     planned: PlannedBatches | None
     sequential: bool
+    parallel_streams: int
     labelled_by_streams: int
-    kinds_resolved: int
+    kinds_resolved: tuple[LabelKind, ...]
     refused_in_a_row: int
     paused: bool
     finishing: bool
@@ -868,6 +892,7 @@ class RunSnapshot(Model):
     looked_at: int
     reassigned: int
     tokens: int
+    cached_tokens: int
     cost_usd: Decimal
     warnings: int
     last_warnings: tuple[str, ...]

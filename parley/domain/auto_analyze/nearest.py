@@ -23,6 +23,10 @@ from parley.domain.auto_analyze.taxonomy import Allowed
 
 # The evidence of so many labels is shown for each session.
 NEAREST = 5
+# Labels are found one by one. What requests have in common changes only with so many of them, so that it can be cached.
+COMMON_STEP = 16
+# Where not all labels fit, those that were found first have this share of the room, and are in each request.
+COMMON_SHARE = 0.5
 
 Labels = Mapping[LabelKind, Sequence[str]]
 
@@ -30,13 +34,15 @@ Labels = Mapping[LabelKind, Sequence[str]]
 class Fitting(NamedTuple):
     """The known labels that a request has room for, and the evidence of the nearest ones.
 
-    `tokens`: of all of it. `left_out`: how many labels do not fit.
+    `tokens`: of all of it. `left_out`: how many labels do not fit. `common`: how many of the labels, the first ones,
+    other requests have too.
     """
 
     labels: Labels
     evidence: tuple[LabelEvidence, ...]
     tokens: int
     left_out: int
+    common: Mapping[LabelKind, int]
 
 
 class NearestLabels:
@@ -70,8 +76,16 @@ class NearestLabels:
         taken = sum(map(_tokens, evidence))
         rooms = dict.fromkeys(self.known, kind_room(sized_for))
         rooms[LabelKind.INTENT] -= taken
-        labels = {kind: self._fitting(kind, said, room) for kind, room in rooms.items()}
-        return Fitting(labels, tuple(evidence), tokens_of_labels(labels) + taken, left_out(self.known, labels))
+        common = {kind: self._common(kind, kind_room(sized_for)) for kind in self.known}
+        labels = {kind: self._fitting(kind, said, room, common[kind]) for kind, room in rooms.items()}
+        tokens = tokens_of_labels(labels) + taken
+        return Fitting(labels, tuple(evidence), tokens, left_out(self.known, labels), common)
+
+    def _common(self, kind: LabelKind, room: int) -> int:
+        """How many labels of a kind, the first ones, each request has, whatever its sessions are."""
+        sizes = accumulate(self._sizes[kind][label] for label in self.known[kind])
+        fitting = sum(size <= room * COMMON_SHARE for size in sizes)
+        return fitting - fitting % COMMON_STEP
 
     def _nearest_evidence(self, said: Sequence[str], room: int) -> list[LabelEvidence]:
         near = [
@@ -86,12 +100,13 @@ class NearestLabels:
         places = range(max(map(len, ranked), default=0))
         return [*dict.fromkeys(found[place][0] for place in places for found in ranked if place < len(found))]
 
-    def _fitting(self, kind: LabelKind, said: Sequence[str], room: int) -> list[str]:
-        """All labels of a kind, or the nearest ones and then those that were found first; in the order of all."""
+    def _fitting(self, kind: LabelKind, said: Sequence[str], room: int, common: int) -> list[str]:
+        """All labels of a kind, or those that requests have in common, the nearest ones, and those that were found
+        first; in the order of all."""
         labels, sizes = self.known[kind], self._sizes[kind]
         if sum(sizes.values()) <= room:
             return [*labels]
-        ordered = [*dict.fromkeys([*self._nearest(kind, said, len(labels)), *labels])]
+        ordered = [*dict.fromkeys([*labels[:common], *self._nearest(kind, said, len(labels)), *labels])]
         kept = {
             label
             for label, size in zip(ordered, accumulate(sizes[label] for label in ordered), strict=True)

@@ -32,11 +32,16 @@ class NewLabels(Model):
 
 
 class PhaseCost(Model):
-    """The paid attempts of a phase of a run: its tokens and its cost in USD, confirmed and uncertain."""
+    """The paid attempts of a phase of a run: its tokens and its cost in USD, confirmed and uncertain.
+
+    cached_tokens: those of prompts that vendors had cached. prompt_cache_saved_usd: what that saved.
+    """
 
     phase: str
     attempts: int
     tokens: int
+    cached_tokens: int = 0
+    prompt_cache_saved_usd: Decimal = Decimal(0)
     confirmed_usd: Decimal
     uncertain_usd: Decimal
 

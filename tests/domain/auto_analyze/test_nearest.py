@@ -59,6 +59,23 @@ def test_where_not_all_labels_fit_the_nearest_are_shown_and_the_rest_is_counted(
     assert shown.tokens <= kind_room(UNKNOWN_MODEL)
 
 
+def test_what_requests_have_in_common_does_not_depend_on_their_sessions():
+    known = many("lost parcel", "new pin")
+    shown = [known.fitting([said], UNKNOWN_MODEL) for said in ("where is my lost parcel", "a new pin")]
+    [common] = {one.common[INTENT] for one in shown}
+    assert 0 < common < len(shown[0].labels[INTENT])
+    assert shown[0].labels[INTENT][:common] == shown[1].labels[INTENT][:common] == MANY[:common]
+    assert shown[0].labels[INTENT] != shown[1].labels[INTENT]
+
+
+def test_what_requests_have_in_common_changes_with_every_sixteenth_label():
+    sizes = [
+        NearestLabels({INTENT: MANY[:count], REASON: [], LOCATION: []}, []).fitting(["x"], WIDE).common[INTENT]
+        for count in (15, 16, 31, 32)
+    ]
+    assert sizes == [0, 16, 16, 32]
+
+
 @pytest.mark.parametrize("model", [WIDE, UNKNOWN_MODEL])
 def test_evidence_takes_a_part_of_the_room_for_labels(model: str):
     said = [f"question about topic{at:04}" for at in range(50)]

@@ -59,7 +59,7 @@ def test_a_reply_that_follows_the_schema_is_usable():
 def material(request: ChatRequest) -> dict[str, Any]:
     system, user = request.messages
     assert (system.role, user.role) == ("system", "user")
-    return json.loads(user.content)
+    return json.loads(user.text)
 
 
 def test_a_batch_names_its_sessions_its_labels_and_nothing_else():
@@ -70,7 +70,8 @@ def test_a_batch_names_its_sessions_its_labels_and_nothing_else():
     request = classification_request(sessions, KNOWN, {})
     assert request.messages[0].content == LABEL_SYSTEM
     assert material(request) == {
-        "known_labels": {"intent": ["billing dispute", "lost parcel"], "transfer_reason": ["refund approval"]},
+        "known_labels": {"intent": [], "transfer_reason": []},
+        "newer_labels": {"intent": ["billing dispute", "lost parcel"], "transfer_reason": ["refund approval"]},
         "nearest_labels": {"intent": []},
         "sessions": [
             {"id": "s4", "containment": "agent", "transcript": "user: my invoice is wrong"},
@@ -79,6 +80,20 @@ def test_a_batch_names_its_sessions_its_labels_and_nothing_else():
     }
     assert "real-id" not in request.messages[1].content
     assert (request.response_schema, request.max_tokens) == (LABEL_SCHEMA, reply_tokens(2))
+
+
+def test_what_other_requests_begin_with_too_is_a_part_of_its_own():
+    common = {LabelKind.INTENT: 1}
+    requests = [
+        classification_request({"s1": chat("a", said)}, known, {}, common=common)
+        for said, known in (("x", KNOWN), ("y", KNOWN | {LabelKind.INTENT: ["billing dispute", "refund"]}))
+    ]
+    for request in requests:
+        assert request.begins_like_others
+        assert material(request)["known_labels"] == {"intent": ["billing dispute"], "transfer_reason": []}
+    first, second = [request.messages[1].parts for request in requests]
+    assert first[0] == second[0]
+    assert material(requests[1])["newer_labels"]["intent"] == ["refund"]
 
 
 def test_the_nearest_labels_have_a_definition_and_an_example():

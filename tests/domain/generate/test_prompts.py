@@ -26,9 +26,8 @@ STYLES = ("casual", "technical", "creative", "concise")
 RELEASED = {
     "quality_scoring@1": "165d54f72280",
     "memory_extraction@1": "c7b53d2cee9c",
-    "auto_analyze_classification@2": "fa96af9cb192",
-    "auto_analyze_closed_classification@1": "b27916284222",
-    "auto_analyze_classification@3": "2421eb03473b",
+    "auto_analyze_classification@3": "ca0e8a508c29",
+    "auto_analyze_closed_classification@1": "50286566fba7",
     "auto_analyze_condensing@1": "b669183905c8",
     "auto_analyze_resolution@2": "fca5abadc601",
     "auto_analyze_second_look@1": "dbae1c21873f",
