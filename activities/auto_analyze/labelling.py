@@ -249,7 +249,7 @@ class LabellingActivities:
             labelled = _Labelled(verdict, complete, len(found), await keep_labels(tx, complete, found, said))
 
         # The newest labels change while a request is repeated: it is the same request nevertheless.
-        asked = request if step.horizon is not None else classification_request(sessions, {}, condensed, (), closed)
+        asked = request if step.horizon is not None else classification_request(sessions, {}, condensed, closed=closed)
         reply, usage, is_stored = await self._request(
             step.job, step.candidate, request_step, request, logical=fingerprint(asked), on_reply=store
         )

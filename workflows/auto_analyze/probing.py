@@ -29,10 +29,9 @@ class Prober:
 
     async def run(self) -> None:
         """Ask for all probes. Their labels are no result, so the run neither parks nor fails for them."""
-        rounds = self._state.planned.rounds if self._state.planned else 0
         probes = await workflow.execute_activity_method(
             RunActivities.plan_probes,
-            PlanProbes(job=self._job, end=self._state.plan.requested, rounds=rounds),
+            PlanProbes(job=self._job, end=self._state.plan.requested, rounds=self._state.rounds),
             summary="sessions to label a second time",
             **BULK_STEP,
         )
