@@ -82,6 +82,9 @@ LOCAL_STEP: dict[str, Any] = {
     "retry_policy": RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=10)),
 }
 
+# The same, where what it writes must be committed before a cancelled job is closed.
+OWN_STEP: dict[str, Any] = {**LOCAL_STEP, "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED}
+
 # A paid step that a caller waits for. The workflow handles rate limits: it waits, or tries another candidate.
 ANSWER_STEP: dict[str, Any] = {
     **PAID_STEP,

@@ -47,6 +47,7 @@ with workflow.unsafe.imports_passed_through():
         FIRST_PARK,
         HEAR_STEP,
         HEAR_STEP_AT_ONCE,
+        OWN_STEP,
         PAID_STEP,
         PAID_STEP_AT_ONCE,
         STORAGE_STEP,
@@ -116,8 +117,8 @@ class SessionAnalysis:
             await self._measure_acoustics()
         await self._amend(plan)
         self._enter(Step.FINISH)
-        result = await workflow.execute_activity_method(
-            Activities.finish, self._finish_step(plan), summary="store the result", **STORAGE_STEP
+        result = await workflow.execute_local_activity_method(
+            Activities.finish, self._finish_step(plan), summary="store the result", **OWN_STEP
         )
         self._done(Step.FINISH)
         visibility.record_end("completed", cost_usd=result.cost_usd, score=result.overall_score)
@@ -137,8 +138,8 @@ class SessionAnalysis:
 
     async def _prepare(self) -> Plan:
         step = self._prepare_step()
-        plan = await workflow.execute_activity_method(
-            Activities.prepare, step, summary="strategy, candidates, budget", **STORAGE_STEP
+        plan = await workflow.execute_local_activity_method(
+            Activities.prepare, step, summary="strategy, candidates, budget", **OWN_STEP
         )
         self._provenance += plan.provenance
         visibility.record(visibility.STRATEGY, plan.choice.strategy.value)
@@ -157,8 +158,8 @@ class SessionAnalysis:
     async def _hear(self) -> None:
         """Transcribe a recording that came alone. It is the session from then on."""
         self._enter(Step.HEAR)
-        plan = await workflow.execute_activity_method(
-            Activities.prepare_hearing, self._prepare_step(), summary="what can hear", **STORAGE_STEP
+        plan = await workflow.execute_local_activity_method(
+            Activities.prepare_hearing, self._prepare_step(), summary="what can hear", **OWN_STEP
         )
         self._hearing_request = plan.request_id
         # Without it there is no session, and nothing that rules could say: it waits for every caller.
@@ -320,11 +321,8 @@ class SessionAnalysis:
 
     async def _publish(self, plan: Plan, *pending: Step) -> None:
         """Store what there is, which the caller gets at once. `pending`: what will amend it."""
-        await workflow.execute_activity_method(
-            Activities.publish,
-            self._finish_step(plan, *pending),
-            summary="store a provisional result",
-            **STORAGE_STEP,
+        await workflow.execute_local_activity_method(
+            Activities.publish, self._finish_step(plan, *pending), summary="store a provisional result", **OWN_STEP
         )
         self._update(provisional=True)
 

@@ -22,7 +22,7 @@ def smaller(audio: bytes, seconds: float, most_bytes: int) -> bytes | None:
         most_bytes: how large it may become. The longer the recording, the fewer bits a second has.
 
     Returns:
-        None where it is too long for that size (8 MB have two hours), or FFmpeg (the extra `acoustics`) is not installed.
+        None where it is too long for that size (two hours in 8 MB), or where FFmpeg (the extra `acoustics`) is missing.
 
     Raises:
         InvalidInput: it cannot be decoded.

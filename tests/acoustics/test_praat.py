@@ -1,6 +1,6 @@
 """The same sound in Praat: for development only, because its Python package is under the GPL.
 
-`pip install --group praat` (pip 25.1 or later), and Debian's package pocketsphinx-testdata for recordings of real speech.
+`pip install --group praat` (pip 25.1 or later), and Debian's package pocketsphinx-testdata for real speech.
 """
 
 from pathlib import Path
