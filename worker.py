@@ -120,6 +120,10 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
                     turns.end_turn,
                     turns.close,
                     phone_calls.finish,
+                    analysis.prepare,
+                    analysis.prepare_hearing,
+                    analysis.publish,
+                    analysis.finish,
                     auto_runs.take_batches,
                     auto_runs.read_progress,
                     auto_runs.measure_saturation,
@@ -132,8 +136,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
                 **common,
             )
         if role == "storage":
-            starting = [analysis.prepare, analysis.prepare_hearing, collecting.collect]
-            steps = [*starting, analysis.publish, analysis.finish, analysis.close]
+            steps = [collecting.collect, analysis.close]
             bulk = [auto_runs.prepare, auto_runs.plan_batches, auto_runs.copy_labels, auto_runs.finish, auto_runs.close]
             merging = [auto_runs.apply_fallback, auto_runs.plan_conflicts]
             merging += [label_maps.propose, label_maps.apply_conflicts]

@@ -1,6 +1,7 @@
 """The activities of `SessionAnalysis`: open the job, measure the voice, coach, store the result."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -23,7 +24,7 @@ from parley.domain.coaching.trends import EARLIER_SESSIONS, Past, Trends, trends
 from parley.domain.errors import ContextTooLong, EmptyReply, InsufficientEnergy, InvalidInput, ProviderNotConfigured
 from parley.domain.habits import Habits, habits
 from parley.domain.hearing import NOT_COMPARED, beyond_recording, mismatch, session_of, transcript_of
-from parley.domain.requests import Finish, SpokenWord, TranscriptionRequest, request_id
+from parley.domain.requests import Finish, Reply, Request, SpokenWord, TranscriptionRequest, request_id
 from parley.domain.routing import Candidate, Option, Order, RoutingRequest, rank
 from parley.domain.session import Session
 from parley.domain.session_analysis import (
@@ -67,7 +68,7 @@ from parley.settings import Settings
 from parley.storage import analyses, budgets, energy, forgetting, outbox, rubrics, usage
 from parley.storage.analyses import AMENDED, PROVISIONAL, result_event
 from parley.storage.database import Database
-from parley.storage.ledger import Charge, Settled
+from parley.storage.ledger import Charge, OnReply, Settled
 from parley.storage.sessions import load_recording, load_session, recording_seconds, save_session
 from parley.storage.tables import StoredAnalysis
 
@@ -97,8 +98,10 @@ class SessionAnalysisActivities:
         """Choose the strategy, rank the candidates of each step, open the job's budget and the energy account."""
         job = step.input
         # Before the transaction, because this reads on a separate connection.
-        chat = await self._candidates.chat_options(job.workspace_id, job.provider, job.model)
-        voice = await self._candidates.hearing_options(job.workspace_id)
+        chat, voice = await asyncio.gather(
+            self._candidates.chat_options(job.workspace_id, job.provider, job.model),
+            self._candidates.hearing_options(job.workspace_id),
+        )
         async with self._database.transaction() as tx:
             session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
             sha256 = job.recording_sha256
@@ -161,13 +164,14 @@ class SessionAnalysisActivities:
         """
         job = step.input
         assert job.hearing is not None  # noqa: S101 - only such a job has this step
-        heard = await self._transcribed(step, Step.HEAR)
-        transcript = transcript_of(heard.words, heard.language)
-        session = session_of(transcript, job.hearing, job.owner, seconds=heard.seconds)
+        sound = await self._sound(step)
+        settled = await self._pay(step, Step.HEAR, VOICE_ACTION, sound.request, step.hearing_request)
+        transcript = transcript_of(sound.words(settled.reply), sound.language(settled.reply))
+        session = session_of(transcript, job.hearing, job.owner, seconds=sound.request.audio_seconds)
         async with self._database.transaction() as tx:
             sha256 = await save_session(tx, job.workspace_id, session)
             await analyses.store_parts(tx, job.workspace_id, step.job_key, session_sha256=sha256)
-        return StepOutcome(provenance=_provenance(step.candidate, Step.HEAR, heard.settled), session_sha256=sha256)
+        return StepOutcome(provenance=_provenance(step.candidate, Step.HEAR, settled), session_sha256=sha256)
 
     @activity.defn(name="session_analysis.measure_voice")
     @boundary
@@ -176,17 +180,19 @@ class SessionAnalysisActivities:
         job = step.input
         async with self._database.transaction() as tx:
             session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
-        heard = await self._transcribed(step, Step.VOICE)
-        provenance = _provenance(step.candidate, Step.VOICE, heard.settled)
-        if not any(word.kind == "word" for word in heard.words):
-            return StepOutcome(provenance=provenance, problem="no words were recognised")
-        speaker = rep_speaker(heard.words, session)
-        if not speaker:
-            return StepOutcome(provenance=provenance, problem="no speaker talks during the rep's turns")
-        metrics = from_words(heard.words, speaker)
-        await self._store(step, voice_metrics=metrics.model_dump(mode="json"))
-        other = mismatch(heard.words, session)
-        return StepOutcome(provenance=provenance, warnings=(other,) if other else ())
+        sound, outcome = await self._sound(step), StepOutcome()
+
+        async def store(tx: AsyncSession, reply: Reply) -> None:
+            nonlocal outcome
+            words = sound.words(reply)
+            speaker, outcome = _user_of(words, session)
+            if speaker:
+                metrics = from_words(words, speaker).model_dump(mode="json")
+                await analyses.store_parts(tx, job.workspace_id, step.job_key, voice_metrics=metrics)
+
+        settled = await self._pay(step, Step.VOICE, VOICE_ACTION, sound.request, step.hearing_request, on_reply=store)
+        await self._follow(settled, store)
+        return outcome.model_copy(update={"provenance": _provenance(step.candidate, Step.VOICE, settled)})
 
     @activity.defn(name="session_analysis.coach")
     @boundary
@@ -200,17 +206,25 @@ class SessionAnalysisActivities:
         request = coaching_request(
             session, rubric, counted, measured, max_tokens=step.variant.max_tokens, excerpt=excerpt
         )
+        coaching, problem = None, ""
+
+        async def store(tx: AsyncSession, reply: Reply) -> None:
+            nonlocal coaching, problem
+            assert reply.kind == "chat"  # noqa: S101 - it answers a request of this kind
+            coaching, problem = read_reply(reply, rubric, session)
+            if coaching is not None:
+                coaching = coaching.model_copy(update={"excerpt": excerpt, "knows_voice": step.after_voice})
+                parts = {"coaching": coaching.model_dump(mode="json")}
+                await analyses.store_parts(tx, job.workspace_id, step.job_key, **parts)
+
         try:
-            settled = await self._pay(step, Step.COACHING, COACHING_ACTION, request)
+            settled = await self._pay(step, Step.COACHING, COACHING_ACTION, request, on_reply=store)
         except ContextTooLong as error:
             return StepOutcome(problem=error.detail, too_long=True)
         except EmptyReply as error:
             return StepOutcome(problem=error.detail, cut=True)
-        outcome, coaching = judged(settled, rubric, session, step.candidate)
-        if coaching is not None:
-            coaching = coaching.model_copy(update={"excerpt": excerpt, "knows_voice": step.after_voice})
-            await self._store(step, coaching=coaching.model_dump(mode="json"))
-        return outcome
+        await self._follow(settled, store)
+        return _coached(settled, problem, step.candidate)
 
     @activity.defn(name="session_analysis.finish")
     @boundary
@@ -265,25 +279,30 @@ class SessionAnalysisActivities:
             await analyses.end(tx, workspace_id, step.job_key, step.status, result, step.reason)
             return Closed(cost_usd=await usage.total_usd(tx, workspace_id, step.job_key))
 
-    async def _transcribed(self, step: PaidStep, name: Step) -> "Heard":
-        """Transcribe the job's recording. Words that a channel has of another one's speaker are left out."""
+    async def _sound(self, step: PaidStep) -> "Sound":
+        """The job's recording, and whether its channels have a speaker each."""
         job = step.input
-        async with self._database.transaction() as tx:
+        async with self._database.reads() as tx:
             recording = await load_recording(tx, job.workspace_id, job.recording_sha256 or "")
-        seconds = float(recording.seconds)
         apart = await asyncio.to_thread(_speakers_apart, recording.audio)
         request = TranscriptionRequest(
             audio_sha256=recording.sha256,
-            audio_seconds=seconds,
+            audio_seconds=float(recording.seconds),
             channels=apart.channels if apart else 1,
             audio=recording.audio,
         )
-        settled = await self._pay(step, name, VOICE_ACTION, request, step.hearing_request)
-        assert settled.reply.kind == "transcription"  # noqa: S101 - it answers a request of this kind
-        words = settled.reply.words
-        return Heard(settled, tuple(own_words(apart, words)) if apart else words, settled.reply.language, seconds)
+        return Sound(request, apart)
 
-    async def _pay(self, step: PaidStep, name: Step, action: str, request: Any, shared_id: str = "") -> Settled:
+    async def _pay(
+        self,
+        step: PaidStep,
+        name: Step,
+        action: str,
+        request: Request,
+        shared_id: str = "",
+        *,
+        on_reply: OnReply | None = None,
+    ) -> Settled:
         """Pay for a step of the job. `shared_id`: the request's id, if other jobs share its reply."""
         job = step.input
         charge = Charge(
@@ -297,20 +316,30 @@ class SessionAnalysisActivities:
             action=action,
             energy=ENERGY[action],
         )
-        return await self._paid_calls.make(charge, request, step.candidate.provider, step.candidate.model)
+        provider, model = step.candidate.provider, step.candidate.model
+        return await self._paid_calls.make(charge, request, provider, model, on_reply=on_reply)
 
-    async def _store(self, step: PaidStep, **parts: Any) -> None:
-        async with self._database.transaction() as tx:
-            await analyses.store_parts(tx, step.input.workspace_id, step.job_key, **parts)
+    async def _follow(self, settled: Settled, store: OnReply) -> None:
+        """Write what follows from a reply, where it was not written with it: the reply was settled before."""
+        if not settled.has_followed:
+            async with self._database.transaction() as tx:
+                await store(tx, settled.reply)
 
 
-class Heard(NamedTuple):
-    """What was recognised in a recording of so many seconds."""
+class Sound(NamedTuple):
+    """A recording to transcribe. `apart`: the levels of its channels, where each has a speaker."""
 
-    settled: Settled
-    words: tuple[SpokenWord, ...]
-    language: str
-    seconds: float
+    request: TranscriptionRequest
+    apart: Levels | None
+
+    def words(self, reply: Reply) -> tuple[SpokenWord, ...]:
+        """What was recognised. Words that a channel has of another one's speaker are left out."""
+        assert reply.kind == "transcription"  # noqa: S101 - it answers a request of this kind
+        return tuple(own_words(self.apart, reply.words)) if self.apart else reply.words
+
+    def language(self, reply: Reply) -> str:
+        assert reply.kind == "transcription"  # noqa: S101 - it answers a request of this kind
+        return reply.language
 
 
 class Material(NamedTuple):
@@ -349,12 +378,23 @@ def judged(
     """The outcome of a reply to a request for coaching, and the coaching if the reply can be used."""
     assert settled.reply.kind == "chat"  # noqa: S101 - it answers a request of this kind
     coaching, problem = read_reply(settled.reply, rubric, session)
-    outcome = StepOutcome(
-        provenance=_provenance(candidate, Step.COACHING, settled),
-        problem=problem,
-        cut=settled.reply.finish is Finish.LENGTH,
-    )
-    return outcome, coaching
+    return _coached(settled, problem, candidate), coaching
+
+
+def _coached(settled: Settled, problem: str, candidate: Candidate) -> StepOutcome:
+    cut = settled.reply.kind == "chat" and settled.reply.finish is Finish.LENGTH
+    return StepOutcome(provenance=_provenance(candidate, Step.COACHING, settled), problem=problem, cut=cut)
+
+
+def _user_of(words: Sequence[SpokenWord], session: Session) -> tuple[str, StepOutcome]:
+    """Who of the speakers is the user, and the outcome; empty where nothing can be measured."""
+    if not any(word.kind == "word" for word in words):
+        return "", StepOutcome(problem="no words were recognised")
+    speaker = rep_speaker(words, session)
+    if not speaker:
+        return "", StepOutcome(problem="no speaker talks during the rep's turns")
+    other = mismatch(words, session)
+    return speaker, StepOutcome(warnings=(other,) if other else ())
 
 
 def _plan(step: PrepareStep, session: Session, choice: Choice, *, chat: list[Option], voice: list[Option]) -> Plan:

@@ -164,7 +164,7 @@ async def _analyse(client: Client, work: Work, slots: asyncio.Semaphore) -> list
     strategies: list[str] = []
     async with slots:
         for time in range(work.times):
-            report = await (await client.analyze(work.session, run_name=str(time))).result()
+            report = await (await client.analyze(work.session, run_name=str(time))).result(final=True)
             assert report.analysis is not None
             assert report.analysis.coaching.processed
             strategies.append(report.analysis.strategy.value)

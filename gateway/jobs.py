@@ -93,7 +93,9 @@ class AnalysisBody(Model):
     """A session analysis. In a multipart body, `session` and `audio` are parts, and the rest is the part `options`.
 
     session: a session, or a transcript of another service. Without one the recording is heard.
-    audio_url: the https URL of the recording, instead of the part `audio`; the gateway fetches it. The fields after
+    audio_url: the https URL of the recording, instead of the part `audio`; the gateway fetches it.
+    wait: whether there is no result before a provider answers. By default an outage gives a provisional one at once,
+    which is amended: an event `progress` with `provisional`, then `end`, or a webhook, say when. The fields after
     `run_name` say how a recording alone, or a transcript, becomes a session.
     """
 
@@ -101,7 +103,7 @@ class AnalysisBody(Model):
     audio_url: str | None = None
     provider: Provider | None = None
     model: str | None = None
-    wait: bool = True
+    wait: bool = False
     wait_limit_seconds: int = DEFAULT_WAIT_LIMIT_SECONDS
     voice_deadline_seconds: float = DEFAULT_VOICE_DEADLINE_SECONDS
     transcript_tokens: int = DEFAULT_TRANSCRIPT_TOKENS

@@ -58,13 +58,18 @@ HEAR_STEP: dict[str, Any] = {
     "schedule_to_close_timeout": timedelta(hours=12),
 }
 
-# For a caller who does not wait: one attempt, and none if no worker is free.
-PAID_STEP_AT_ONCE: dict[str, Any] = {
-    **PAID_STEP,
+# Of a paid step whose caller does not wait for a provider: no attempt after a rate limit or behind a long queue. A
+# worker that dies, or a single error of a server, is tried again.
+AT_ONCE: dict[str, Any] = {
     "schedule_to_start_timeout": timedelta(seconds=10),
-    "schedule_to_close_timeout": timedelta(seconds=90),
-    "retry_policy": RetryPolicy(maximum_attempts=1),
+    "retry_policy": RetryPolicy(
+        initial_interval=timedelta(seconds=1),
+        maximum_attempts=2,
+        non_retryable_error_types=["RateLimited", "BreakerOpen"],
+    ),
 }
+HEAR_STEP_AT_ONCE: dict[str, Any] = {**HEAR_STEP, **AT_ONCE}
+PAID_STEP_AT_ONCE: dict[str, Any] = {**PAID_STEP, **AT_ONCE, "schedule_to_close_timeout": timedelta(seconds=90)}
 
 # The pause before the candidates are tried again while all providers are down. It doubles, to keep the history small.
 FIRST_PARK = timedelta(seconds=30)
@@ -76,6 +81,9 @@ LOCAL_STEP: dict[str, Any] = {
     "schedule_to_close_timeout": timedelta(hours=1),
     "retry_policy": RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=10)),
 }
+
+# The same, where what it writes must be committed before a cancelled job is closed.
+OWN_STEP: dict[str, Any] = {**LOCAL_STEP, "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED}
 
 # A paid step that a caller waits for. The workflow handles rate limits: it waits, or tries another candidate.
 ANSWER_STEP: dict[str, Any] = {

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
@@ -42,7 +42,16 @@ with workflow.unsafe.imports_passed_through():
     )
     from parley.failures import reason_of
     from workflows.fallback import DurableEngine, NoProviderServed, first_success
-    from workflows.policies import ACOUSTICS_STEP, FIRST_PARK, HEAR_STEP, PAID_STEP, PAID_STEP_AT_ONCE, STORAGE_STEP
+    from workflows.policies import (
+        ACOUSTICS_STEP,
+        FIRST_PARK,
+        HEAR_STEP,
+        HEAR_STEP_AT_ONCE,
+        OWN_STEP,
+        PAID_STEP,
+        PAID_STEP_AT_ONCE,
+        STORAGE_STEP,
+    )
 
 MAX_ASKS = 3
 # Longer than a shared request takes, unless its provider's workers are away.
@@ -62,6 +71,7 @@ class SessionAnalysis:
         self._has_acoustics = False
         self._variant, self._after_voice = Variant(), False
         self._outage: NoProviderServed | None = None
+        self._voice_outage: NoProviderServed | None = None
         self._late_voice: asyncio.Task[bool] | None = None
         self._coached: CollectedOutcome | None = None
         self._job_key = workflow.info().first_execution_run_id
@@ -107,8 +117,8 @@ class SessionAnalysis:
             await self._measure_acoustics()
         await self._amend(plan)
         self._enter(Step.FINISH)
-        result = await workflow.execute_activity_method(
-            Activities.finish, self._finish_step(plan), summary="store the result", **STORAGE_STEP
+        result = await workflow.execute_local_activity_method(
+            Activities.finish, self._finish_step(plan), summary="store the result", **OWN_STEP
         )
         self._done(Step.FINISH)
         visibility.record_end("completed", cost_usd=result.cost_usd, score=result.overall_score)
@@ -128,8 +138,8 @@ class SessionAnalysis:
 
     async def _prepare(self) -> Plan:
         step = self._prepare_step()
-        plan = await workflow.execute_activity_method(
-            Activities.prepare, step, summary="strategy, candidates, budget", **STORAGE_STEP
+        plan = await workflow.execute_local_activity_method(
+            Activities.prepare, step, summary="strategy, candidates, budget", **OWN_STEP
         )
         self._provenance += plan.provenance
         visibility.record(visibility.STRATEGY, plan.choice.strategy.value)
@@ -148,8 +158,8 @@ class SessionAnalysis:
     async def _hear(self) -> None:
         """Transcribe a recording that came alone. It is the session from then on."""
         self._enter(Step.HEAR)
-        plan = await workflow.execute_activity_method(
-            Activities.prepare_hearing, self._prepare_step(), summary="what can hear", **STORAGE_STEP
+        plan = await workflow.execute_local_activity_method(
+            Activities.prepare_hearing, self._prepare_step(), summary="what can hear", **OWN_STEP
         )
         self._hearing_request = plan.request_id
         # Without it there is no session, and nothing that rules could say: it waits for every caller.
@@ -190,20 +200,20 @@ class SessionAnalysis:
 
     async def _amend(self, plan: Plan) -> None:
         """Store a provisional result if something is still to come, and wait for it: the final result amends it."""
-        late = self._late_voice is not None and not self._late_voice.done()
+        late = self._voice_outage or (self._late_voice is not None and not self._late_voice.done())
         pending = (*((Step.VOICE,) if late else ()), *((Step.COACHING,) if self._outage else ()))
         if pending:
             await self._publish(plan, *pending)
-        await asyncio.gather(self._await_voice(), self._coach_later(plan))
+        await asyncio.gather(self._await_voice(plan), self._coach_later(plan))
 
-    async def _await_voice(self) -> None:
-        """Wait for a voice that was late. There is a result without it, so no error ends the job."""
-        if self._late_voice is None:
-            return
+    async def _await_voice(self, plan: Plan) -> None:
+        """Wait for a voice that is late, or out. There is a result without it, so no error ends the job."""
         try:
-            await self._late_voice
+            if self._late_voice is not None:
+                await self._late_voice
+            await self._measure_words_later(plan.voice)
         except ApplicationError as error:
-            self._warnings.append(f"voice metrics are computed from the transcript: {error.message}")
+            self._warn_of_voice(str(error.message))
 
     async def _measure_voice(self, plan: Plan) -> bool:
         """Returns whether the recording was measured: its words, its sound, or both.
@@ -212,15 +222,35 @@ class SessionAnalysis:
         """
         self._enter(Step.VOICE)
         has_words, _ = await asyncio.gather(self._measure_words(plan.voice), self._measure_acoustics())
+        if self._voice_outage:
+            # The request for coaching would have other measures after the outage, under the same id.
+            return False
         self._done(Step.VOICE)
         return has_words or self._has_acoustics
 
     async def _measure_words(self, candidate: Candidate | None) -> bool:
-        problem = "" if candidate is None else await self._voice_problem(candidate)
-        if problem:
-            self._warnings.append(f"voice metrics are computed from the transcript: {problem}")
-            self._warnings += () if self._heard_by else (NOT_COMPARED,)
-        return candidate is not None and not problem
+        """Returns whether they were measured. Where the caller does not wait, an outage leaves them for later."""
+        if candidate is None:
+            return False
+        try:
+            problem = await self._voice_problem(candidate, waits=self._job.wait)
+        except ApplicationError as error:
+            # `finish` computes the metrics from the transcript instead. Coaching has a rule-based substitute only, so
+            # there a job that waits fails after the wait limit.
+            problem = _outage_message(error)
+            if not self._job.wait and _may_recover(error):
+                self._voice_outage = error
+                return False
+        self._warn_of_voice(problem)
+        return not problem
+
+    async def _measure_words_later(self, candidate: Candidate | None) -> None:
+        """After an outage, measure the words when the provider is available, within the wait limit."""
+        if self._voice_outage is None or candidate is None:
+            return
+        await self._pause_after(self._voice_outage, Step.VOICE)
+        self._warn_of_voice(await self._voice_problem(candidate, waits=True))
+        self._done(Step.VOICE)
 
     async def _measure_acoustics(self) -> None:
         if self._job.recording_sha256 is None:
@@ -241,16 +271,16 @@ class SessionAnalysis:
             self._warnings.append(f"pitch and loudness are not measured: {problem}")
         self._has_acoustics = not problem
 
-    async def _voice_problem(self, candidate: Candidate) -> str:
-        try:
-            outcome = await self._on_a_provider(
-                (candidate,), Activities.measure_voice, after_voice=False, policy=HEAR_STEP
+    async def _voice_problem(self, candidate: Candidate, *, waits: bool) -> str:
+        return self._accept(
+            await self._on_a_provider(
+                (candidate,),
+                Activities.measure_voice,
+                after_voice=False,
+                waits=waits,
+                policy=HEAR_STEP if waits else HEAR_STEP_AT_ONCE,
             )
-        except ApplicationError as error:
-            # `finish` computes the metrics from the transcript instead. Coaching has a rule-based substitute only, so
-            # there a job that waits fails after the wait limit.
-            return _outage_message(error)
-        return self._accept(outcome)
+        )
 
     async def _coach(self, plan: Plan, *, after_voice: bool) -> None:
         """Request coaching. Where the caller does not wait for a provider, an outage leaves it for later."""
@@ -262,7 +292,7 @@ class SessionAnalysis:
             if self._job.wait:
                 raise
             problem = _outage_message(error)
-            if isinstance(error, NoProviderServed) and error.may_recover:
+            if _may_recover(error):
                 self._outage = error
                 return
             self._warn_of_rules(problem)
@@ -273,27 +303,26 @@ class SessionAnalysis:
 
         Nothing that happens here takes that result from the caller: it stays rule-based after any error.
         """
-        outage = self._outage
-        if outage is None:
+        if self._outage is None:
             return
-        pause = timedelta(seconds=float(outage.details[0])) if outage.details else FIRST_PARK
-        pause = min(pause, timedelta(seconds=self._job.wait_limit_seconds))
-        self._enter(Step.COACHING)
-        self._on_wait(str(outage.message), pause)
-        await workflow.sleep(pause)
+        await self._pause_after(self._outage, Step.COACHING)
         try:
             await self._ask(plan, waits=True)
         except ApplicationError as error:
             self._warn_of_rules(str(error.message))
         self._done(Step.COACHING)
 
+    async def _pause_after(self, outage: NoProviderServed, phase: Step) -> None:
+        pause = timedelta(seconds=float(outage.details[0])) if outage.details else FIRST_PARK
+        pause = min(pause, timedelta(seconds=self._job.wait_limit_seconds))
+        self._enter(phase)
+        self._on_wait(str(outage.message), pause)
+        await workflow.sleep(pause)
+
     async def _publish(self, plan: Plan, *pending: Step) -> None:
         """Store what there is, which the caller gets at once. `pending`: what will amend it."""
-        await workflow.execute_activity_method(
-            Activities.publish,
-            self._finish_step(plan, *pending),
-            summary="store a provisional result",
-            **STORAGE_STEP,
+        await workflow.execute_local_activity_method(
+            Activities.publish, self._finish_step(plan, *pending), summary="store a provisional result", **OWN_STEP
         )
         self._update(provisional=True)
 
@@ -311,7 +340,12 @@ class SessionAnalysis:
             self._variant = next_variant(self._variant, outcome)
         while self._variant.ask <= MAX_ASKS:
             outcome = await self._on_a_provider(
-                plan.coaching, Activities.coach, self._variant, after_voice=self._after_voice, waits=waits
+                plan.coaching,
+                Activities.coach,
+                self._variant,
+                after_voice=self._after_voice,
+                waits=waits,
+                policy=PAID_STEP if waits else PAID_STEP_AT_ONCE,
             )
             problem = self._accept(outcome)
             if not problem:
@@ -350,6 +384,11 @@ class SessionAnalysis:
         self._update(note="")
         return self._coached.outcome or StepOutcome(problem="the shared request had no reply")
 
+    def _warn_of_voice(self, problem: str) -> None:
+        if problem:
+            self._warnings.append(f"voice metrics are computed from the transcript: {problem}")
+            self._warnings += () if self._heard_by else (NOT_COMPARED,)
+
     def _warn_of_rules(self, problem: str) -> None:
         self._warnings.append(f"coaching is rule-based: {problem}")
 
@@ -360,15 +399,14 @@ class SessionAnalysis:
         variant: Variant | None = None,
         *,
         after_voice: bool,
-        waits: bool | None = None,
-        policy: dict[str, Any] = PAID_STEP,
+        waits: bool,
+        policy: dict[str, Any],
     ) -> StepOutcome:
         """Run the step on the first candidate that answers, each attempt on the queue of its provider.
 
-        waits: while all are down; None: if the job does.
+        waits: while all are down.
         """
-        waits = self._job.wait if waits is None else waits
-        engine = DurableEngine(policy if waits else PAID_STEP_AT_ONCE, self._on_wait)
+        engine = DurableEngine(policy, self._on_wait)
 
         async def attempt(candidate: Candidate) -> StepOutcome:
             step = PaidStep(
@@ -422,6 +460,11 @@ class SessionAnalysis:
     def _update(self, **changes: object) -> None:
         self._progress = self._progress.model_copy(update=changes)
         workflow.set_current_details(as_table(self._progress, steps_of(self._job)))
+
+
+def _may_recover(error: ApplicationError) -> TypeGuard[NoProviderServed]:
+    """Whether a provider may serve it later."""
+    return isinstance(error, NoProviderServed) and error.may_recover
 
 
 def _outage_message(error: ApplicationError) -> str:

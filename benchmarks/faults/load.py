@@ -85,7 +85,7 @@ class Load:
             update={"user_id": f"analysed-{number}", "session_id": f"session-{number}"}
         )
         job = await _reached(lambda: self.client.analyze(session))
-        report = await _reached(job.result)
+        report = await _reached(lambda: job.result(final=True))
         return ANSWERED if report.analysis and report.analysis.coaching.processed else "without a coach's answer"
 
 

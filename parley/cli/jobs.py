@@ -100,8 +100,12 @@ def analyze(
     model: OnlyModel = None,
     wait: Annotated[
         bool,
-        typer.Option(help="Wait while every provider is down, or give a rule-based result, which is amended later."),
-    ] = True,
+        typer.Option(
+            "--wait",
+            help="Show the final result only; default: while every provider is down or limits the rate, or the voice is"
+            " late, show a provisional result, which is amended later.",
+        ),
+    ] = False,
     voice_deadline: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.1, help="How long `hybrid` waits for the measures of a recording.")
     ] = DEFAULT_VOICE_DEADLINE_SECONDS,
@@ -148,7 +152,7 @@ def analyze(
             rubric=rated_by,
             **heard,
         )
-        await follow_started(client, job, detach=detach, as_json=as_json, html=html, audio=given.path)
+        await follow_started(client, job, detach=detach, final=wait, as_json=as_json, html=html, audio=given.path)
 
     with_client(workspace, work)
 
@@ -519,10 +523,11 @@ async def follow_started(
     *,
     detach: bool,
     as_json: bool,
+    final: bool = False,
     html: Path | None = None,
     audio: Path | None = None,
 ) -> None:
-    """Print the id of a started job; unless `detach`, follow it to its end."""
+    """Print the id of a started job; unless `detach`, follow it as `show_job` does."""
     job_id = job.id
     if [earlier for earlier in await client.jobs(job_id=job_id, limit=2) if earlier.job_key != job.job_key]:
         listed = command("jobs", "--id", job_id)
@@ -531,7 +536,7 @@ async def follow_started(
         show_json({"id": job_id}) if as_json else out.say(job_id)
         return
     err.say(job_id)
-    await show_job(client, job_id, as_json=as_json, html=html, audio=audio)
+    await show_job(client, job_id, as_json=as_json, final=final, html=html, audio=audio)
 
 
 async def show_job(

@@ -1,5 +1,6 @@
 """Writes the report of an analysis or of a labelling run as one HTML page."""
 
+import asyncio
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from urllib.parse import quote
 from parley import AnalysisHandle, AnalysisReport, AutoAnalyzeHandle, InvalidInput, NotFound
 from parley.cli.console import err
 from parley.cli.exporting import replacing
+from parley.client.reading import recording_seconds
 
 
 async def write_report(
@@ -16,7 +18,8 @@ async def write_report(
 ) -> None:
     """Write the page of a labelling run, or of an analysis that has a result, with its recording.
 
-    A recording that is too large for a page is linked where its file is known.
+    A recording that is too large for a page is made smaller; one that is too long for that is linked where its file is
+    known.
 
     Raises:
         InvalidInput: the analysis has no result, or the file cannot be written.
@@ -31,14 +34,15 @@ async def write_report(
 
     audio = session = None
     with suppress(NotFound):  # it had no recording, or what it had has been purged
-        audio = await job.recording(count=MOST_EMBEDDED + 1)
+        audio = await job.recording()
     with suppress(NotFound):  # it has been purged
         session = await job.session()
     link = _address(recording, path) if recording else ""
+    played = audio and await asyncio.to_thread(_playable, audio.content, MOST_EMBEDDED)
     with replacing(path) as part:
-        part.write_text(report_page(found.analysis, session, audio.content if audio else None, link=link), "utf-8")
+        part.write_text(report_page(found.analysis, session, played, link=link), "utf-8")
     err.say(f"report written to {path}")
-    if audio is not None and audio.size > MOST_EMBEDDED:
+    if played and len(played) > MOST_EMBEDDED:
         err.say(f"it plays {recording}, which must stay there" if link else "the recording is too large for the page")
 
 
@@ -50,6 +54,17 @@ async def _write_labelling(job: AutoAnalyzeHandle, path: Path) -> None:
     with replacing(path) as part, part.open("w", encoding="utf-8") as file:
         await write_page(overview, job.quoted_sessions(), file)
     err.say(f"report written to {path}")
+
+
+def _playable(audio: bytes, most_bytes: int) -> bytes:
+    """The recording, or a smaller one where it is too large. Returned as it is where that cannot be made."""
+    if len(audio) <= most_bytes:
+        return audio
+    from parley.report.shrinking import smaller  # noqa: PLC0415 - FFmpeg is loaded for large recordings only
+
+    with suppress(InvalidInput):
+        return smaller(audio, recording_seconds(audio), most_bytes) or audio
+    return audio
 
 
 def _address(recording: Path, page: Path) -> str:

@@ -333,7 +333,7 @@ class Client:
         audio_url: str | None = None,
         provider: Provider | None = None,
         model: str | None = None,
-        wait: bool = True,
+        wait: bool = False,
         wait_limit_seconds: int = DEFAULT_WAIT_LIMIT_SECONDS,
         voice_deadline_seconds: float = DEFAULT_VOICE_DEADLINE_SECONDS,
         transcript_tokens: int = DEFAULT_TRANSCRIPT_TOKENS,
@@ -352,8 +352,9 @@ class Client:
             audio_url: the https URL of the recording, which is fetched before anything is stored; default: none.
             provider: call this provider only; default: the provider that ranks first, then the next.
             model: call this model only; without `provider`, of the first provider that has a price for it.
-            wait: wait while every provider is down or limits the rate; False: store a rule-based result, marked as
-                provisional, at once, and amend it when a provider is available.
+            wait: while every provider is down or limits the rate, give no result before a provider answers, and fail
+                after `wait_limit_seconds`; default: give a rule-based result, marked as provisional, at once, and amend
+                it when a provider is available: `result(final=True)` waits for that.
             wait_limit_seconds: the longest wait, or the longest time until a provisional result is final, in seconds;
                 default: one day.
             voice_deadline_seconds: how long the strategy `hybrid` waits for what is measured on the recording, in

@@ -34,7 +34,7 @@ from parley.storage.sessions import load_session, recording_part, save_recording
 
 WHOLE = 2**31 - 2
 # How often a job is looked at for a provisional result: the longer it takes, the more seldom.
-FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS, GROWTH = 0.5, 5.0, 1.1
+FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS, GROWTH = 0.25, 5.0, 1.1
 
 
 class RecordingPart(Model):

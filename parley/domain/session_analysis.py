@@ -54,8 +54,9 @@ class SessionAnalysisInput(ByName):
     """The session to analyse, by reference to stored content.
 
     session_sha256: empty for a recording alone, which is heard first; `hearing` says how it becomes a session.
-    `wait`: wait for up to `wait_limit_seconds` (default: a day) while every provider is down. If False, the first
-    result is rule-based and provisional, and is amended if a provider is available within that time. `provider` and
+    `wait`: while every provider is down or limits the rate, wait for up to `wait_limit_seconds` (default: a day), and
+    fail then. By default the job has a rule-based, provisional result at once, and amends it if a provider is available
+    within that time. `provider` and
     `model` select one provider and exclude the others. `rubric`: the name of a rubric, or `name@version`.
     `transcript_tokens`: the most tokens of the transcript that `cost_optimized` sends. `voice_deadline_seconds`: how
     long `hybrid` waits for the recording's measures; what comes later amends the result.
@@ -69,7 +70,7 @@ class SessionAnalysisInput(ByName):
     recording_sha256: str | None = None
     rubric: str = Field(default=DEFAULT_RUBRIC, pattern=REFERENCE)
     hearing: Hearing | None = None
-    wait: bool = True
+    wait: bool = False
     wait_limit_seconds: int = Field(default=DEFAULT_WAIT_LIMIT_SECONDS, gt=0, le=MAX_WAIT_LIMIT_SECONDS)
     transcript_tokens: int = Field(default=DEFAULT_TRANSCRIPT_TOKENS, ge=LEAST_TRANSCRIPT_TOKENS, le=1_000_000)
     voice_deadline_seconds: float = Field(

@@ -181,7 +181,7 @@ class FakeClient:
         audio_url: str | None = None,
         provider: Provider | None = None,  # noqa: ARG002 - the signature of `Client`
         model: str | None = None,  # noqa: ARG002
-        wait: bool = True,  # noqa: ARG002
+        wait: bool = False,  # noqa: ARG002
         wait_limit_seconds: int = DEFAULT_WAIT_LIMIT_SECONDS,  # noqa: ARG002
         voice_deadline_seconds: float = DEFAULT_VOICE_DEADLINE_SECONDS,  # noqa: ARG002
         transcript_tokens: int = DEFAULT_TRANSCRIPT_TOKENS,  # noqa: ARG002

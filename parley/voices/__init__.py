@@ -1,15 +1,16 @@
-"""Which of two voices on a channel says each word: vectors of a model of voices, in two groups.
+"""Which of the voices on a channel says each word: vectors of a model of voices, in groups.
 
 The model is that of Resemblyzer (Apache-2.0), in `model.onnx`; `tools/voice_model.py` makes the file. It knows no
 language and no person. A sentence, which a pause ends too, is one speaker's; its vector is the mean over windows of
-1.6 s. The vectors are grouped by two-means. If the groups are as alike as sentences of one person, there is one
-speaker: one who is not there would be worse than two who are not separated.
+1.6 s. The vectors are grouped by two-means, each group again, and groups that are as alike as sentences of one person
+are one speaker: one who is not there would be worse than two who are not separated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ LONG_SECONDS = WINDOW * STEP / RATE
 # long and so often. A voice that changes once, as after a greeting, is one. Of the voices that this was set with
 # (`benchmarks/voices.py`, and four of flite), one has at least 0.80, two at most 0.69, and by telephone 0.76.
 MOST_ALIKE, LEAST_SECONDS, LEAST_TURNS = 0.77, 3.0, 2
+# More are not looked for: each group is divided into two, and again.
+MOST_SPEAKERS = 8
 ROUNDS = 20
 LABEL = "speaker {}"
 
@@ -54,7 +57,7 @@ class Voices:
     def named(self) -> list[SpokenWord]:
         """All words with their speakers, who are numbered in the order in which they first speak."""
         seconds = [sentence[-1].end - sentence[0].start for sentence in self._sentences]
-        groups = two_groups(self._vectors, seconds)
+        groups = voice_groups(self._vectors, seconds)
         numbers = {group: number for number, group in enumerate(dict.fromkeys(groups), start=1)}
         return [
             word.model_copy(update={"speaker": LABEL.format(numbers[group])})
@@ -94,6 +97,39 @@ def vectors(sentences: Sequence[Samples]) -> list[Any]:
     found = np.concatenate([_model().run(None, {"mel": piece.transpose(1, 0, 2)})[0] for piece in pieces])
     of_sentence = np.split(_normed(found), np.cumsum([len(one) for one in windows])[:-1])
     return list(_normed(np.stack([one.mean(axis=0) for one in of_sentence])))
+
+
+def voice_groups(vectors: Sequence[Any], seconds: Sequence[float]) -> list[int]:
+    """The group of each sentence, from 0; all 0 where there is one voice. `seconds`: how long the sentences are."""
+    parts = _divided(vectors, seconds)
+    if len(parts) == 1:
+        return [0] * len(vectors)
+    import numpy as np  # noqa: PLC0415
+
+    rows, lengths = np.stack(vectors), np.array(seconds)
+    parts = [[place for place in part if seconds[place] >= LONG_SECONDS] for part in parts]
+    # A voice may be on both sides of a division.
+    while len(parts) > 1:
+        pairs = [(_alike(rows[one], rows[other]), one, other) for one, other in combinations(parts, 2)]
+        alike, one, other = max(pairs, key=lambda pair: pair[0])
+        if alike < MOST_ALIKE:
+            break
+        parts = [*(part for part in parts if part not in (one, other)), [*one, *other]]
+    centres = _normed(np.stack([lengths[part] @ rows[part] for part in parts]))
+    return (rows @ centres.T).argmax(axis=1).tolist()
+
+
+def _divided(vectors: Sequence[Any], seconds: Sequence[float]) -> list[list[int]]:
+    """The places of the sentences in parts that cannot be divided into two voices."""
+    open_parts, parts = [list(range(len(vectors)))], list[list[int]]()
+    while open_parts:
+        part = open_parts.pop()
+        sides = two_groups([vectors[place] for place in part], [seconds[place] for place in part])
+        if any(sides) and len(parts) + len(open_parts) + 2 <= MOST_SPEAKERS:
+            open_parts += [[place for place, own in zip(part, sides, strict=True) if own == side] for side in (0, 1)]
+        else:
+            parts.append(part)
+    return parts
 
 
 def two_groups(vectors: Sequence[Any], seconds: Sequence[float]) -> list[int]:

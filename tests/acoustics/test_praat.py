@@ -1,6 +1,6 @@
 """The same sound in Praat: for development only, because its Python package is under the GPL.
 
-`pip install praat-parselmouth`, and Debian's package pocketsphinx-testdata for recordings of real speech.
+`pip install --group praat` (pip 25.1 or later), and Debian's package pocketsphinx-testdata for real speech.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from parley.audio import decode
 from tests.acoustics.signals import heard
 from tests.parts import SAMPLES
 
-praat = pytest.importorskip("parselmouth", reason="praat-parselmouth is not installed")
+praat = pytest.importorskip("parselmouth", reason="is not installed: pip install --group praat")
 
 REAL = Path("/usr/share/pocketsphinx/test/data/librivox")
 RECORDINGS = [SAMPLES / "gatekeeper-dental-clinic.ogg", *sorted(REAL.glob("*.wav"))]

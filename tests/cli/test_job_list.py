@@ -54,7 +54,7 @@ async def test_the_reason_of_a_failed_job_is_listed_and_in_its_result(
     parley: Run, few: Path, simulator: SimulatorAdmin
 ) -> None:
     await simulator.fault("quota", times=None)
-    await parley("analyze", SAMPLE, "--no-wait", "--provider", "openai")
+    await parley("analyze", SAMPLE, "--provider", "openai")
     await parley("auto-analyze", few, "--provider", "openai")
     jobs = await listed(parley, "--status", "failed")
     assert len(jobs) >= 1

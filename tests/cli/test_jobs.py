@@ -34,13 +34,18 @@ class TestJobs:
         for expected in ("fast_parallel", "simulator/claude", "the simulator answered", "confirmed $", "strengths"):
             assert expected in ran.out
 
-    async def test_analyze_without_a_wait_shows_a_provisional_result_and_progress_the_final_one(
+    async def test_analyze_shows_a_provisional_result_and_progress_the_final_one(
         self, parley: Run, simulator: SimulatorAdmin
     ) -> None:
         await simulator.fault("rate_limit", times=2, retry_after=2)
-        ran = await parley("analyze", SAMPLE, "--no-wait")
+        ran = await parley("analyze", SAMPLE)
         assert (ran.code, "provisional: coaching will amend it" in ran.out) == (0, True)
         ran = await parley("progress", ran.err.split("\n")[0], "--follow")
+        assert (ran.code, "provisional" in ran.out, "coaching by simulator/" in ran.out) == (0, False, True)
+
+    async def test_analyze_with_a_wait_shows_the_final_result(self, parley: Run, simulator: SimulatorAdmin) -> None:
+        await simulator.fault("rate_limit", times=2, retry_after=2)
+        ran = await parley("analyze", SAMPLE, "--wait")
         assert (ran.code, "provisional" in ran.out, "coaching by simulator/" in ran.out) == (0, False, True)
 
     async def test_a_report_is_written_when_the_job_has_ended_and_again_later(

@@ -24,7 +24,7 @@ def test_one_prompt_is_shown_verbatim(capsys: pytest.CaptureFixture[str]):
     assert execute(["prompts", "session_analysis", "--json"]) == 0
     described = json.loads(capsys.readouterr().out)
     assert (described["id"], described["job"], described["placeholders"]) == (
-        "session_analysis@3",
+        "session_analysis@4",
         "SessionAnalysis",
         [],
     )

@@ -279,6 +279,24 @@ class TestTheField:
         cue = "WEBVTT\n\n00:00.000 --> 00:04.000\nBo: Hi\nthere: now.\n"
         assert [(one.speaker, one.text) for one in parsed(cue).passages] == [("Bo", "Hi there: now.")]
 
+    def test_a_name_may_have_the_surname_first(self):
+        lines = ("Lee, Ann: Hello.", "van der Berg, Dr. Bo: Hi, Ann: how are you?", "Lee, Ann: Fine.", "And you?")
+        cues = "\n\n".join(f"00:0{number}.000 --> 00:0{number + 1}.000\n{line}" for number, line in enumerate(lines))
+        said = [(one.speaker, one.text) for one in parsed(f"WEBVTT\n\n{cues}\n").passages]
+        assert said == [
+            ("Lee, Ann", "Hello."),
+            ("van der Berg, Dr. Bo", "Hi, Ann: how are you?"),
+            ("Lee, Ann", "Fine."),
+            ("Lee, Ann", "And you?"),
+        ]
+
+    def test_a_sentence_with_a_comma_and_a_colon_is_not_a_name(self):
+        cues = "WEBVTT\n\n00:00.000 --> 00:04.000\nBo: Hello.\n\n00:05.000 --> 00:06.000\nYes, Ann: right.\n"
+        assert [(one.speaker, one.text) for one in parsed(cues).passages] == [
+            ("Bo", "Hello."),
+            ("Bo", "Yes, Ann: right."),
+        ]
+
     @pytest.mark.parametrize("text", ["10:30 is fine: see you.", "2 things: a price and a date."])
     def test_a_number_at_the_beginning_is_not_a_name(self, text: str):
         assert parsed(f"WEBVTT\n\n00:00.000 --> 00:04.000\n{text}\n").speakers == ("",)

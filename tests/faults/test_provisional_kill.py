@@ -15,7 +15,7 @@ async def test_the_next_worker_amends_the_result_and_charges_once(
     async with scene(stack, template, tmp_path) as place:
         await place.simulator.fault("rate_limit", times=2, retry_after=3)
         worker = await place.start_worker()
-        job = await place.client.analyze(read_session(SAMPLES / "cold-call-logistics.json"), wait=False)
+        job = await place.client.analyze(read_session(SAMPLES / "cold-call-logistics.json"))
         assert (await job.result()).status == "running"
         worker.kill()
         await worker.wait()

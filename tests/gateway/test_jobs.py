@@ -99,7 +99,7 @@ async def test_events_tell_that_a_provisional_result_is_there_and_then_amended(
     http: httpx.AsyncClient, simulator: SimulatorAdmin
 ):
     await simulator.fault("rate_limit", times=2, retry_after=2)
-    body = {"session": SESSION, "wait": False, "run_name": "queued"}
+    body = {"session": SESSION, "run_name": "queued"}
     job = (await http.post(f"{JOBS}/session-analysis", json=body)).json()
     async with asyncio.timeout(TEST_TIMEOUT_SECONDS), http.stream("GET", f"{job['url']}/events") as stream:
         events = read_events(stream)

@@ -59,7 +59,7 @@ async def test_a_voice_on_one_channel_is_one_speaker(call):
 
 
 async def test_words_on_one_channel_have_the_speakers_of_their_voices(call, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("parley.voices.two_groups", lambda vectors, _: [n % 2 for n in range(len(vectors))])
+    monkeypatch.setattr("parley.voices.voice_groups", lambda vectors, _: [n % 2 for n in range(len(vectors))])
     left, right = call
     reply = await heard(encode(left + right, form="flac"))
     assert {word.speaker for word in reply.words} == {"speaker 1", "speaker 2"}

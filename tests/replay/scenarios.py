@@ -99,14 +99,14 @@ async def asked_again(client: Client, simulator: SimulatorAdmin) -> str:
 
 async def rule_based(client: Client, simulator: SimulatorAdmin) -> str:
     await simulator.fault("bad_request", times=None)
-    job = await client.analyze(read_session(HYBRID), wait=False)
+    job = await client.analyze(read_session(HYBRID))
     await job.result()
     return job.id
 
 
 async def provisional(client: Client, simulator: SimulatorAdmin) -> str:
     await simulator.fault("rate_limit", times=2, retry_after=1)
-    job = await client.analyze(read_session(HYBRID), wait=False)
+    job = await client.analyze(read_session(HYBRID))
     await job.result(final=True)
     return job.id
 

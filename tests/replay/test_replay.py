@@ -67,9 +67,9 @@ async def test_a_committed_history_replays(scenario: Scenario) -> None:
 
 
 async def test_a_changed_order_fails_the_replay() -> None:
-    """The replay must fail for a history with another first activity."""
+    """The replay must fail for a history with another activity."""
     path = HISTORIES / "cost_optimized.json"
-    changed = path.read_text().replace("session_analysis.prepare", "session_analysis.finish")
+    changed = path.read_text().replace("session_analysis.coach", "session_analysis.measure_voice")
     with pytest.raises(NondeterminismError):
         await replayer().replay_workflow(parse(changed))
 

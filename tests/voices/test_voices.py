@@ -1,5 +1,6 @@
-"""Two voices on one channel are separated, and one voice is not taken for two."""
+"""The voices on one channel are separated, and one voice is not taken for two."""
 
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,13 @@ from tests.parts import SAMPLES
 
 SAMPLE = read_session(SAMPLES / "gatekeeper-dental-clinic.json")
 SOUND = decode((SAMPLES / "gatekeeper-dental-clinic.ogg").read_bytes(), rate=RATE).channels[0]
-# A voice whose pitch and formants are higher by so much is another person's.
-HIGHER = 1.3
+# A voice whose pitch and formants are higher or lower by so much is another person's.
+HIGHER, LOWER = 1.3, 0.75
 
 
 def spoken(*voices: float) -> tuple[Any, list[SpokenWord]]:
     """The user's turns one after the other, each by a voice, and their words, whose label is the voice."""
-    turns = [turn for turn in SAMPLE.turns if turn.role == "rep"]
+    turns = islice(cycle(turn for turn in SAMPLE.turns if turn.role == "rep"), len(voices))
     parts, words, at = [], [], 0.0
     for turn, factor in zip(turns, voices, strict=True):
         samples = SOUND[round(turn.start * RATE) : round(turn.end * RATE)]
@@ -56,6 +57,13 @@ def test_two_voices_are_separated_and_numbered_as_they_come(order: tuple[float, 
     label = {str(order[0]): "speaker 1", str(order[1]): "speaker 2"}
     found = named(sound, words, pieces=pieces, before=7.0)
     right = [one == label[word.speaker] for one, word in zip(found, words, strict=True)]
+    assert np.mean(right) >= 0.95
+
+
+def test_three_voices_are_three_speakers() -> None:
+    sound, words = spoken(1.0, HIGHER, LOWER, HIGHER, 1.0, LOWER, LOWER, HIGHER, 1.0)
+    label = {"1.0": "speaker 1", str(HIGHER): "speaker 2", str(LOWER): "speaker 3"}
+    right = [one == label[word.speaker] for one, word in zip(named(sound, words), words, strict=True)]
     assert np.mean(right) >= 0.95
 
 

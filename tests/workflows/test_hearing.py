@@ -128,6 +128,6 @@ async def test_silence_is_heard_once(client: Client, simulator: SimulatorAdmin):
 
 async def test_hearing_waits_for_a_provider_also_for_a_caller_who_does_not(client: Client, simulator: SimulatorAdmin):
     await simulator.fault("rate_limit", provider="elevenlabs", times=1, retry_after=1)
-    report = await (await client.analyze(audio=RECORDING, wait=False)).result()
+    report = await (await client.analyze(audio=RECORDING)).result()
     assert report.analysis is not None
     assert report.analysis.coaching.processed

@@ -1,4 +1,4 @@
-"""Analyses whose caller does not wait for a provider: a rule-based result at once, which is amended later."""
+"""Analyses in an outage: a provisional result at once, which is amended later."""
 
 from datetime import timedelta
 
@@ -12,12 +12,19 @@ from parley.domain.session_analysis import COACHING_ACTION, ENERGY, Step
 from parley.testing import SimulatorAdmin
 from tests.parts import SAMPLES
 
+RECORDING = (SAMPLES / "gatekeeper-dental-clinic.ogg").read_bytes()
 PROVISIONAL, AMENDED = "session_analysis_provisional", "session_analysis_amended"
 
 
 @pytest.fixture
 def session() -> Session:
     return read_session(SAMPLES / "cold-call-logistics.json")
+
+
+def without_word_times(session: Session) -> Session:
+    """A session whose voice needs speech-to-text with every strategy."""
+    turns = tuple(turn.model_copy(update={"words": ()}) for turn in session.turns)
+    return session.model_copy(update={"turns": turns})
 
 
 async def kinds_of_events(client: Client, job: AnalysisHandle) -> list[str]:
@@ -31,7 +38,7 @@ async def test_a_rate_limit_gives_a_provisional_result_that_is_amended(
     client: Client, simulator: SimulatorAdmin, session: Session
 ) -> None:
     await simulator.fault("rate_limit", times=2, retry_after=2)
-    job = await client.analyze(session, wait=False)
+    job = await client.analyze(session)
     first = await job.result()
     assert first.analysis is not None
     assert (first.status, first.analysis.pending) == ("running", (Step.COACHING,))
@@ -51,11 +58,45 @@ async def test_a_rate_limit_gives_a_provisional_result_that_is_amended(
 
 
 @pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("name", ["gatekeeper-dental-clinic", "cold-call-logistics", "demo-hospital-rostering"])
+async def test_speech_to_text_that_is_out_does_not_hold_up_the_result_of_any_strategy(
+    client: Client, simulator: SimulatorAdmin, name: str
+) -> None:
+    await simulator.fault("rate_limit", provider="elevenlabs", times=1, retry_after=2)
+    session = without_word_times(read_session(SAMPLES / f"{name}.json"))
+    job = await client.analyze(session, audio=RECORDING, voice_deadline_seconds=60)
+    first = (await job.result()).analysis
+    assert first is not None
+    assert (first.pending, first.voice_metrics.source, first.coaching.processed) == ((Step.VOICE,), "transcript", True)
+    last = (await job.result(final=True)).analysis
+    assert last is not None
+    assert (last.pending, last.voice_metrics.source) == ((), "recording")
+    assert not any("computed from the transcript" in warning for warning in last.warnings)
+    assert [request["provider"] for request in await simulator.billed()].count("elevenlabs") == 1
+    assert await client.audit() == []
+
+
+@pytest.mark.usefixtures("worker")
+async def test_voice_and_coaching_that_are_both_out_amend_the_result(
+    client: Client, simulator: SimulatorAdmin, session: Session
+) -> None:
+    await simulator.fault("rate_limit", times=3, retry_after=2)
+    job = await client.analyze(session, audio=RECORDING, voice_deadline_seconds=60)
+    first = (await job.result()).analysis
+    assert first is not None
+    assert first.pending == (Step.VOICE, Step.COACHING)
+    last = (await job.result(final=True)).analysis
+    assert last is not None
+    assert (last.pending, last.voice_metrics.source, last.coaching.processed) == ((), "recording", True)
+    assert await client.audit() == []
+
+
+@pytest.mark.usefixtures("worker")
 async def test_what_no_provider_would_serve_later_is_final_at_once(
     client: Client, simulator: SimulatorAdmin, session: Session
 ) -> None:
     await simulator.fault("bad_request", times=None)
-    job = await client.analyze(session, wait=False)
+    job = await client.analyze(session)
     report = await job.result()
     assert report.analysis is not None
     assert (report.status, report.analysis.pending) == ("completed", ())
@@ -68,7 +109,7 @@ async def test_a_cancelled_job_keeps_its_provisional_result(
     client: Client, simulator: SimulatorAdmin, session: Session
 ) -> None:
     await simulator.fault("server_error", times=None)
-    job = await client.analyze(session, wait=False)
+    job = await client.analyze(session)
     assert (await job.result()).status == "running"
     await job.cancel()
     with pytest.raises(JobFailed):
@@ -83,7 +124,7 @@ async def test_an_outage_of_a_night_is_waited_for(
     skipping_client: Client, simulator: SimulatorAdmin, session: Session
 ) -> None:
     await simulator.fault("server_error", times=20)
-    job = await skipping_client.analyze(session, wait=False)
+    job = await skipping_client.analyze(session)
     report = await job.result(final=True)
     assert report.analysis is not None
     assert report.analysis.coaching.processed
@@ -95,7 +136,7 @@ async def test_the_result_is_final_when_the_wait_limit_has_passed(
 ) -> None:
     await simulator.fault("server_error", times=None)
     hour = int(timedelta(hours=1).total_seconds())
-    job = await skipping_client.analyze(session, wait=False, wait_limit_seconds=hour)
+    job = await skipping_client.analyze(session, wait_limit_seconds=hour)
     report = await job.result(final=True)
     assert report.analysis is not None
     assert (report.status, report.analysis.pending, report.analysis.coaching.fallback) == ("completed", (), True)

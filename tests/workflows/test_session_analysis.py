@@ -200,7 +200,7 @@ class TestProviders:
         self, client: Client, simulator: SimulatorAdmin, session: Session
     ) -> None:
         await simulator.fault("rate_limit", provider="anthropic", times=1, retry_after=2)
-        report = await (await client.analyze(session)).result()
+        report = await (await client.analyze(session, wait=True)).result()
         first, second = await simulator.requests()
         assert second["received_at"] - first["received_at"] >= 2
         assert report.costs.energy_charged == COACHING
@@ -453,7 +453,7 @@ class TestWaiting:
         self, skipping_client: Client, simulator: SimulatorAdmin, session: Session
     ) -> None:
         await simulator.fault("server_error", times=10)
-        report = await (await skipping_client.analyze(session)).result()
+        report = await (await skipping_client.analyze(session, wait=True)).result()
         assert report.analysis is not None
         assert report.analysis.coaching.processed
         assert report.costs.energy_charged == COACHING
@@ -463,7 +463,7 @@ class TestWaiting:
         self, skipping: WorkflowEnvironment, skipping_client: Client, simulator: SimulatorAdmin, session: Session
     ) -> None:
         await simulator.fault("server_error", times=None)
-        job = await skipping_client.analyze(session, wait_limit_seconds=3600)
+        job = await skipping_client.analyze(session, wait=True, wait_limit_seconds=3600)
         with pytest.raises(JobFailed, match=r"anthropic.*openai") as failed:
             await job.result()
         assert failed.value.reason == "ProviderUnavailable"

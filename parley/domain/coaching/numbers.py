@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from parley.domain.coaching.contract import Coaching, CoachingPoint, SkillScore
-from parley.domain.habits import SENTENCE_END, Habits
+from parley.domain.habits import FILLERS, SENTENCE_END, Habits
 from parley.domain.voice_metrics import Acoustics, VoiceMetrics
 
 DIGITS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -28,7 +28,9 @@ BOUND = rf"(?:(?P<bound>{'|'.join((*LOWER, *UPPER))})\s+)?"
 ABOUT = r"(?:about|around|roughly|some|only|just|exactly|nearly|almost|~)?\s*"
 # "120 to 160": a range is not a measurement.
 RANGE = re.compile(r"\d\s*(?:to|and|-|–|bis|a|à)\s*$")
-CLAUSE = re.compile(r"(?<=[;:—–(),])\s+|\s+(?:but|and|so|aber|und|pero|y|mais|et)\s+")
+# Quoted words in a row, as "um" and "uh", are one part of a clause.
+NO_ROW = r"(?!(?<=[\"'”’»])\s+\w+\s+[\"'“„‘«])(?!(?<=[\"'”’»],)\s+(?:and\s+)?[\"'“„‘«])"
+CLAUSE = re.compile(rf"{NO_ROW}(?:(?<=[;:—–(),])\s+|\s+(?:but|and|so|aber|und|pero|y|mais|et)\s+)")
 GOAL = re.compile(
     r"\b(?:aim|target|goal|try|keep|stay|should|could|would|ideal|recommended|reduce|raise|slow|bring|limit|next time"
     r"|ziel|sollte|versuch|halte|bleib|objetivo|intenta|deber[ií]a|vise|objectif|essay|devr)\w*",
@@ -188,6 +190,11 @@ SHARE = _phrase(
     r"\s*(?:talk(?:ing)?[ -]?time|speaking time|time|call|conversation|session|Redezeit|Zeit|tiempo|temps)\b"
 )
 TALK_TIME = _phrase(r"\s?(?:%|percent)", r"\btalk[ -]?time(?: ratio)? (?:of|was|is)\s+")
+# "um" and „äh“: filler words that a text quotes, with how often they were said before or after them.
+HESITATIONS = {word for words in FILLERS.values() for word in words}
+QUOTED_WORD = re.compile(r"(?<!\w)[\"'“”„‘’«]\s?([^\W\d_]+(?: [^\W\d_]+)?)\s?[\"'“”’»](?!\w{2})")
+QUOTED_WORDS = re.compile(rf"{QUOTED_WORD.pattern}(?:(?:,| and| or| und| oder| y| et)? {QUOTED_WORD.pattern})*")
+TIMES = r"(?:times|occasions|[ -]?Mal|veces|fois)\b"
 FEW_WORDS = r"(?:[\w'’-]+\s+){0,4}?"
 OF_A_KIND = r"\s+(?!(?:questions|Fragen|preguntas|filler)\b)[\w'’-]+(?:\s+[\w'’-]+)?"
 QUESTIONS_OF_A_KIND = _phrase(
@@ -305,7 +312,8 @@ def _whose(about: About, counted: Habits) -> Callable[[str], Sequence[Measure]]:
 
     def measures(clause: str) -> Sequence[Measure]:
         share = _share(clause, about, counted)
-        return (*((share,) if share else ()), *_taken(clause, about, counted), *_latency(clause, about, counted))
+        found = (*_taken(clause, about, counted), *_latency(clause, about, counted), *_spoken(clause, counted))
+        return (*((share,) if share else ()), *found)
 
     return measures
 
@@ -345,3 +353,15 @@ def _latency(clause: str, about: About, counted: Habits) -> Iterator[Measure]:
     seconds = None if is_other else counted.response_latency_seconds
     for claim in (LATENCY, LATENCY_AFTER, LATENCY_NAMED):
         yield Measure(claim, _given(seconds), "" if seconds is None else f"{seconds:.1f}", 0.5)
+
+
+def _spoken(clause: str, counted: Habits) -> Iterator[Measure]:
+    """How often the filler words were said that a clause quotes. Other words are not counted."""
+    by_word = counted.filler_words.by_word
+    for found in QUOTED_WORDS.finditer(clause) if counted.filler_words.listed else ():
+        words = {word.lower() for word in QUOTED_WORD.findall(found[0])}
+        count = sum(by_word.get(word, 0) for word in words)
+        if words <= by_word.keys() | HESITATIONS:
+            said = re.escape(found[0])
+            for claim in (_phrase(rf"\s+{TIMES}", rf"{said}\s+{FEW_WORDS}"), _phrase(rf"\s+{FEW_WORDS}{said}")):
+                yield Measure(claim, (count,), str(count) if count else "")

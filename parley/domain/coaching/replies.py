@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from parley.domain.coaching.contract import Checks, Coaching, CoachingPoint, scored
 from parley.domain.coaching.quotes import find_moment
@@ -28,16 +28,25 @@ Remark = Annotated[str, Field(min_length=1, max_length=2000), STORABLE]
 
 
 class SkillReview(Model):
+    """A score with a comment. A brief reply has the score alone."""
+
     score: Score | None
     comment: Remark
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _of_score(cls, given: object, handler: ModelWrapValidatorHandler["SkillReview"]) -> "SkillReview":
+        if not (given is None or isinstance(given, int)):
+            return handler(given)
+        return handler({"score": given, "comment": "none"}).model_copy(update={"comment": ""})
+
 
 class GivenPoint(Model):
-    """A strength or an improvement as the model wrote it."""
+    """A strength or an improvement as the model wrote it. `at`: empty in a brief reply."""
 
     skill: str
     text: Remark
-    at: Annotated[str, Field(max_length=100)]
+    at: Annotated[str, Field(max_length=100)] = ""
     quote: Remark
     better: Annotated[str, Field(max_length=2000), STORABLE] = ""
 
@@ -127,7 +136,10 @@ def _coaching(answer: CoachingReply, rubric: Rubric, session: Session) -> tuple[
     if not strengths and not improvements:
         no_line = "improvements: none has a quote and a better line to say"
         return None, no_line if bare else "quote: none of the quotes is in the transcript"
-    skills = scored(rubric, {name: (review.score, review.comment) for name, review in answer.skills.items()})
+    points = (*strengths, *improvements)
+    comments = {name: " ".join(one.text for one in points if one.skill == name) for name in answer.skills}
+    reviews = {name: (one.score, one.comment or comments[name]) for name, one in answer.skills.items()}
+    skills = scored(rubric, reviews)
     coaching = Coaching(
         rubric=rubric.summary,
         overall_score=rubric.overall([skill.score for skill in skills]),

@@ -80,7 +80,7 @@ class Template(Model):
 OF_JOBS = (
     Template(
         name="session_analysis",
-        version=3,
+        version=4,
         purpose="Coaches a user on one recorded session.",
         text=COACHING_SYSTEM,
         job="SessionAnalysis",

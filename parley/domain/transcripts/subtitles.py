@@ -4,7 +4,9 @@ https://www.w3.org/TR/webvtt1/
 """
 
 import re
+from collections import Counter
 from html import unescape
+from itertools import pairwise
 
 from parley.domain.errors import InvalidInput
 from parley.domain.hearing import Passage, Transcript
@@ -22,6 +24,10 @@ TAG = re.compile(r"<[^>]*>")
 # in `Ann Lee (she/her) | Acme`. A sentence with a colon in it begins with more words.
 NAME = r"(?:[^\W\d_]|[(@#*]|\+?\d{5})[\w.'’()@+*#-]*(?: [\w.'’()@+*#&-]+){0,4}(?:\s*[(|/][^:]{1,60})?"
 NAMED = re.compile(rf"(?:-\s*)?({NAME}):\s+(?=\S)")
+# `Lee, Ann: hello`, as directories of companies have names. "Yes, Ann: that is right" looks like one, so that the
+# names of a file have this form only where one of them is there twice.
+REVERSED = rf"(?:[^\W\d_][\w.'’-]*(?: [\w.'’-]+){{0,3}}, )?{NAME}"
+REVERSED_NAMED = re.compile(rf"(?:-\s*)?({REVERSED}):\s+(?=\S)")
 # The first line of a cue has a name. A further one belongs to it, unless a dash shows that another person speaks.
 NAMED_AGAIN = re.compile(rf"-\s*({NAME}):\s+(?=\S)")
 
@@ -40,17 +46,25 @@ def read(text: str, where: str) -> Transcript:
     """
     passages: list[Passage] = []
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    named = _form_of_names(lines)
     number = 0
     while number < len(lines):
         end = next((at for at in range(number, len(lines)) if not lines[at].strip()), len(lines))
         timing = next((at for at in range(number, end) if "-->" in lines[at]), None)
         if timing is not None and not UNSPOKEN.match(lines[number]):
-            passages += _cue(lines[timing], lines[timing + 1 : end], where, timing + 1)
+            passages += _cue(lines[timing], lines[timing + 1 : end], where, timing + 1, named)
         number = end + 1
     return Transcript(passages=tuple(_named_on(passages)))
 
 
-def _cue(timing: str, lines: list[str], where: str, number: int) -> list[Passage]:
+def _form_of_names(lines: list[str]) -> re.Pattern[str]:
+    """How the first line of a cue names its speaker."""
+    first = [line.strip() for above, line in pairwise(lines) if "-->" in above]
+    names = Counter(found[1] for line in first if (found := REVERSED_NAMED.match(line)) and ", " in found[1])
+    return REVERSED_NAMED if any(count > 1 for count in names.values()) else NAMED
+
+
+def _cue(timing: str, lines: list[str], where: str, number: int, named: re.Pattern[str]) -> list[Passage]:
     found = TIMING.fullmatch(timing)
     if found is None:
         raise InvalidInput("is not a time: write 00:00:01.000 --> 00:00:04.000", where=where, field=f"line {number}")
@@ -58,7 +72,7 @@ def _cue(timing: str, lines: list[str], where: str, number: int) -> list[Passage
     if end < start or end > MAX_SESSION_SECONDS:
         problem = f"ends at {end:g} s before it starts at {start:g} s" if end < start else "is too late"
         raise InvalidInput(problem, where=where, field=f"line {number}")
-    voices = _voices(" ".join(line.strip() for line in lines), lines)
+    voices = _voices(" ".join(line.strip() for line in lines), lines, named)
     placed = spread([text for _, text in voices], start, end)
     return [
         Passage(speaker=speaker, start=round(part.start, 3), end=round(part.end, 3), text=part.text)
@@ -66,20 +80,20 @@ def _cue(timing: str, lines: list[str], where: str, number: int) -> list[Passage
     ]
 
 
-def _voices(joined: str, lines: list[str]) -> list[tuple[str, str]]:
+def _voices(joined: str, lines: list[str], named: re.Pattern[str]) -> list[tuple[str, str]]:
     """What each speaker says in a cue: by tags of voices, or by the names at the beginnings of its lines."""
     tags = list(VOICE.finditer(joined))
     ends = [*(tag.start() for tag in tags[1:]), len(joined)]
     tagged = [(tag[1], joined[tag.end() : end]) for tag, end in zip(tags, ends, strict=False)]
-    said = tagged or _named_lines([TAG.sub("", line).strip() for line in lines])
+    said = tagged or _named_lines([TAG.sub("", line).strip() for line in lines], named)
     cleaned = [(unescape(speaker).strip(), unescape(TAG.sub("", text)).strip()) for speaker, text in said]
     return [(speaker, text) for speaker, text in cleaned if text]
 
 
-def _named_lines(lines: list[str]) -> list[tuple[str, str]]:
+def _named_lines(lines: list[str], named: re.Pattern[str]) -> list[tuple[str, str]]:
     said: list[tuple[str, str]] = []
     for number, line in enumerate(lines):
-        found = (NAMED_AGAIN if number else NAMED).match(line)
+        found = (NAMED_AGAIN if number else named).match(line)
         if found:
             said.append((found[1], line[found.end() :]))
         elif said:

@@ -120,8 +120,28 @@ def test_a_short_session_is_asked_for_fewer_points_alone_and_with_others() -> No
     short, long = talk("a" * (SHORT_CHARACTERS - 5)), talk("a" * SHORT_CHARACTERS)
     requests = [coaching_request(one, SALES, habits(one), None, max_tokens=MAX_TOKENS) for one in (short, long)]
     requests.append(joint_request(SALES, [(short, habits(short), None)] * 2))
-    asked = [re.search("Give (.*) strengths and (.*) improvements", one.messages[0].content) for one in requests]
-    assert [one and one.groups() for one in asked] == [("one or two",) * 2, ("two to four",) * 2, ("one or two",) * 2]
+    asked = [re.search(r"Give ([a-z ]+) strengths? and ([a-z ]+) improvements?\.", str(one.messages[0].content)) for one in requests]
+    assert [one and one.groups() for one in asked] == [("one or two",) * 2, ("two to four",) * 2, ("one",) * 2]
+
+
+def test_a_brief_result_has_scores_whose_comments_are_its_points_and_finds_the_moments_of_its_quotes() -> None:
+    short = [{name: value for name, value in point.items() if name != "at"} for point in ANSWER["improvements"]]
+    skills = {skill.id: None if number else 70 for number, skill in enumerate(SALES.skill)}
+    [given] = divide(reply(result(1, skills=skills, strengths=[], improvements=short)), 1)
+    coaching, problem = read_reply(given, SALES, TALK)
+    assert (coaching is not None, problem) == (True, "")
+    assert coaching is not None
+    assert [skill.score for skill in coaching.skills] == list(skills.values())
+    assert {skill.comment for skill in coaching.skills} == {"Good.", ""}
+    [point] = coaching.improvements
+    assert point.moment is not None
+    assert point.moment.turn == 3
+
+
+@pytest.mark.parametrize("score", [101, -1, 70.5, True, "70"])
+def test_a_brief_score_is_a_number_of_the_scale(score: object) -> None:
+    skills = dict.fromkeys((skill.id for skill in SALES.skill), score)
+    assert usable(divide(reply(result(1, skills=skills)), 1)) == [False]
 
 
 def test_only_short_sessions_of_free_users_share_a_request() -> None:

@@ -90,6 +90,27 @@ def test_changes_are_counted_and_lines_to_say_stay():
     assert found.checks.warnings() == ("coaching: 5 numbers of the model replaced by the measured ones",)
 
 
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("You said 'um' 25 times.", "You said 'um' 8 times."),
+        ('You said “um” 25 times, and "uh" 9 times.', 'You said “um” 8 times, and "uh" 4 times.'),
+        ("You said 'um' and 'uh' 25 times.", "You said 'um' and 'uh' 12 times."),
+        ("You said 'um', 'uh' and 'erm' 25 times.", "You said 'um', 'uh' and 'erm' 12 times."),
+        ('25 "um"s are a lot.', '8 "um"s are a lot.'),
+        ('There were thirty instances of "um" in it.', 'There were 8 instances of "um" in it.'),
+        ("Good. You said 'er' 3 times.", "Good."),
+        ("You used 'um' 8 times.", "You used 'um' 8 times."),
+        ("You said 'price' 5 times.", "You said 'price' 5 times."),
+        ("You said 'um' too often: aim for at most 2 times.", "You said 'um' too often: aim for at most 2 times."),
+    ],
+)
+def test_how_often_a_quoted_filler_word_was_said_is_counted(text: str, right: str):
+    fillers = counted().filler_words.model_copy(update={"by_word": {"um": 8, "uh": 4}})
+    found = check_numbers(coaching(comment=text), counted().model_copy(update={"filler_words": fillers}), voice())
+    assert found.skills[0].comment == right
+
+
 def test_fillers_of_a_language_without_a_list_are_not_measured():
     assert checked("There were 99 filler words.", listed=False) == "There were 99 filler words."
 

@@ -35,7 +35,7 @@ RELEASED = {
     "condensing@2": "cf3a4741f526",
     "concise@1": "8122ac8bb49c",
     "creative@1": "f480ae38e6f8",
-    "session_analysis@3": "4666349b84e2",
+    "session_analysis@4": "b4a981bd1688",
     "technical@1": "cfe7cd55ab7c",
 }
 
@@ -141,7 +141,7 @@ def test_a_value_is_cut_to_a_length(name: str, longest: int):
 
 
 def test_a_template_of_a_job_is_refused():
-    with pytest.raises(InvalidInput, match="session_analysis@3 is filled in by SessionAnalysis alone"):
+    with pytest.raises(InvalidInput, match="session_analysis@4 is filled in by SessionAnalysis alone"):
         render(template("session_analysis"), {})
 
 
