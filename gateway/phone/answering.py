@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -11,6 +11,7 @@ from typing import Any
 
 from activities.paid_call import SpooledReply
 from gateway.phone.calls import OpenCall, PhoneCalls, turn_options
+from gateway.phone.database import PROBE_SECONDS, SILENT, stop
 from gateway.phone.outage import Outage
 from gateway.phone.voice import Voice
 from parley.client.conversation import ConversationHandle
@@ -25,18 +26,14 @@ from parley.domain.streaming import Delta, TextDelta, ToolCallDelta
 
 # How long a piece of text may be held back because what follows decides how it is said.
 HELD_SECONDS = 0.05
-# After so long without a word the gateway looks whether Temporal and PostgreSQL answer, and does without them if not.
-PROBE_SECONDS = 0.7
 WORD = re.compile(r"\S+")
-# What is stopped has so long to end: while PostgreSQL does not answer, and else.
-STOP_SECONDS, LONGEST_STOP_SECONDS = 0.2, 2.0
 SENTENCE_END = re.compile(r"[.!?…。！？](?=\s|$)")
 # An answer that is too long ends with its sentence, if that ends within so many words.
 MORE_WORDS = 20
 # The reply of a turn that is answered without the database, until it is whole.
 UNFINISHED = ChatReply(text="", finish=Finish.CANCELLED, usage=Usage(is_known=False), model="")
 TIMES = ("filler_ms", "template_ms", "first_token_ms", "response_ms")
-TIMED_OUT, TEMPORAL_DOWN, DATABASE_DOWN = "ResponseTimeout", "TemporalDown", "PostgreSQL does not answer"
+TIMED_OUT, TEMPORAL_DOWN = "ResponseTimeout", "TemporalDown"
 
 log = logging.getLogger("parley.gateway.phone")
 
@@ -115,7 +112,7 @@ class Answer:
         except ParleyError as error:
             self._turn.error = getattr(error, "reason", "") or error.code
         finally:
-            await _stop(filling)
+            await stop(filling)
         if not self._turn.error and (self._turn.said or self._turn.asked is None):
             await self._voice.say("", last=True)
 
@@ -163,8 +160,8 @@ class Answer:
 
     async def _stored(self) -> None:
         """By the workflow; by this process, where Temporal does not answer."""
-        if self._can_spool and self._calls.is_database_down:
-            raise _DatabaseDown(DATABASE_DOWN)
+        if self._can_spool and self._calls.database.is_down:
+            raise _DatabaseDown(SILENT)
         await self._watched(self._calls.store_unstored(self._call))
         if not self._calls.is_temporal_down:
             try:
@@ -197,16 +194,16 @@ class Answer:
                 raise watching.result()
             working.result()
         finally:
-            await _stop(watching)
-            await _stop(working, STOP_SECONDS if self._calls.is_database_down else LONGEST_STOP_SECONDS)
+            await stop(watching)
+            await self._calls.database.stop(working)
 
     async def _until_down(self, *, temporal: bool) -> Exception:
         """Wait until PostgreSQL, or Temporal too, does not answer and nothing was said; returns what to raise."""
         down: Exception | None = None
         while down is None:
             await asyncio.sleep(PROBE_SECONDS)
-            if self._can_spool and not await self._calls.is_database_up():
-                down = _DatabaseDown(DATABASE_DOWN)
+            if self._can_spool and not await self._calls.database.is_up():
+                down = _DatabaseDown(SILENT)
             elif temporal and not await self._calls.is_temporal_up():
                 down = _TemporalDown()
             if self._turn.said:  # it may have come while they were asked
@@ -306,7 +303,7 @@ async def speech_of(stream: AsyncIterable[Delta], language: str) -> AsyncGenerat
         if rest := spoken.flush():
             yield rest
     finally:
-        await _stop(waiting)
+        await stop(waiting)
 
 
 def _within(said: str, piece: str, most: int) -> tuple[str, bool]:
@@ -324,18 +321,3 @@ def _within(said: str, piece: str, most: int) -> tuple[str, bool]:
         return piece, True
     kept = re.match(rf"(?:\s*\S+){{0,{max(most + MORE_WORDS - words, 0)}}}", piece)
     return kept[0] if kept else "", False
-
-
-async def _stop(work: Awaitable[Any], seconds: float = LONGEST_STOP_SECONDS) -> None:
-    """Cancel work, and wait for its end, for so long. Nothing asks for its result any more."""
-    task = asyncio.ensure_future(work)
-    task.add_done_callback(_forget_result)
-    task.cancel()
-    await asyncio.wait({task}, timeout=seconds)
-    # psycopg asks a silent server to cancel a statement, and waits for that. A second cancellation ends it.
-    task.cancel()
-
-
-def _forget_result(task: "asyncio.Future[Any]") -> None:
-    if not task.cancelled():
-        task.exception()

@@ -12,7 +12,10 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from gateway.inline import InlineGenerate
+from gateway.phone.database import WatchedDatabase
 from gateway.phone.resuming import heard_characters
 from parley.client.backend import Backend, start_workflow, temporal_errors
 from parley.client.phone import PhoneTalk, phone_call_start
@@ -31,7 +34,7 @@ from parley.domain.phone.contract import (
     TurnMeasures,
     workflow_id,
 )
-from parley.domain.phone.keys import Keys
+from parley.domain.phone.keys import Keys, OpenEntry, possible_entry
 from parley.domain.phone.limits import exceeded
 from parley.domain.phone.settings import NumberSettings, Phrases, instructions_of
 from parley.domain.phone.tools import tools_of
@@ -49,8 +52,8 @@ MOST_KNOWN = 10_000
 # How long Temporal is not asked again after it did not answer, and how long it has for an answer.
 DOWN_SECONDS = 3.0
 UP_SECONDS = 1.0
-# How long PostgreSQL has: on a busy machine it is slow, and what is answered without it is answered from less.
-DATABASE_UP_SECONDS = 2.0
+# How long the end of a session waits for its record. What is not recorded then is recorded later.
+LEAVE_SECONDS = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 # How often it is looked up whether a worker makes an answer; how much longer workers have that are connected; and the
 # most answers that this process makes at once in their place.
@@ -82,9 +85,11 @@ class OpenCall:
     number: the workspace's. public_url: of the gateway, where Twilio is at the other end; else empty.
     language: that is spoken now. last_turn: the highest number in the ids of its turns.
     unfinished: the last turn, if it is not known that its answer was spoken. heard: so many characters of it were.
-    is_resumed: an earlier session was lost. session: the number of this one. began_at: when it began.
-    seconds: since the phone call began. cost_usd: of its stored turns. exchanges: of this session, what was said and
-    what was heard, by the ids of their turns. unstored: stores a turn that PostgreSQL does not have.
+    is_resumed: an earlier session was lost. session: the number of this one; 0: it is not recorded yet. unrecorded: the
+    phone call as it is stored then. began_at: when it began. entry: the secret entry that was open in the session
+    before, or may have been. seconds: since the phone call began. cost_usd: of its stored turns. exchanges: of this
+    session, what was said and what was heard, by the ids of their turns. unstored: stores a turn that PostgreSQL does
+    not have. recording: held while the session is recorded.
     """
 
     workspace_id: str
@@ -100,11 +105,14 @@ class OpenCall:
     heard: int = 0
     is_resumed: bool = False
     session: int = 1
+    unrecorded: NewCall | None = None
     began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    entry: OpenEntry | None = None
     seconds: float = 0.0
     cost_usd: Decimal = Decimal(0)
     exchanges: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     unstored: list[Callable[[], Awaitable[None]]] = field(default_factory=list[Callable[[], Awaitable[None]]])
+    recording: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def phrases(self) -> Phrases:
@@ -124,6 +132,24 @@ def turn_options(settings: NumberSettings) -> dict[str, Any]:
         "model": settings.model,
         **({"tools": tools_of(settings)} if settings.tools else {}),
     }
+
+
+async def _begin_session(call: NewCall, tx: AsyncSession) -> int:
+    """Store a phone call with a session that has begun; returns the number of the session."""
+    await phone_calls.begin(tx, call)
+    await phone_calls.count(tx, call.workspace_id, call.call_sid, Counts(sessions=1))
+    row = await phone_calls.find(tx, call.workspace_id, call.call_sid)
+    return row.sessions if row is not None else 0
+
+
+def _entry_of(row: CallSession, settings: NumberSettings) -> OpenEntry | None:
+    """The secret entry that was open when the last session of a phone call ended.
+
+    Where that end is not recorded, one may have been opened while PostgreSQL did not answer.
+    """
+    if row.secret_entry is not None:
+        return OpenEntry.model_validate(row.secret_entry)
+    return possible_entry(settings) if row.left_session < row.sessions else None
 
 
 def longest_seconds(settings: NumberSettings) -> float:
@@ -231,12 +257,11 @@ class PhoneCalls:
         outage: "Outage | None" = None,
     ) -> None:
         self._backend, self._inline, self.draining, self.outage = backend, inline, draining, outage
-        self.recordings = recordings
+        self.database, self.recordings = WatchedDatabase(backend.database), recordings
         self._taking_over = asyncio.Semaphore(MOST_TAKEN_OVER)
         self._known: dict[str, KnownNumber] = {}
         self._reports: dict[str, _Reports] = {}
-        self._down_until = self._database_down_until = 0.0
-        self._ping: asyncio.Task[None] | None = None
+        self._down_until = 0.0
         self._sessions, self._has_none = 0, asyncio.Event()
         self._has_none.set()
 
@@ -272,8 +297,9 @@ class PhoneCalls:
         if known is not None and time.monotonic() - known.read_at < KNOWN_SECONDS:
             return known
         try:
-            async with self._backend.database.reads() as tx:
-                row = await phone_calls.find_number(tx, number)
+            row = await self.database.read(lambda tx: phone_calls.find_number(tx, number))
+            if row is not None:  # an answer without PostgreSQL needs them
+                await self.database.soon(self._inline.parts.workspaces.terms_of(row.workspace_id))
         except Unreachable:
             if known is None:
                 raise
@@ -284,8 +310,6 @@ class PhoneCalls:
         if len(self._known) >= MOST_KNOWN:
             self._known.pop(next(iter(self._known)))
         settings = NumberSettings.model_validate(row.settings)
-        # An answer without PostgreSQL needs them.
-        await self._inline.parts.workspaces.terms_of(row.workspace_id)
         self._known[number] = found = KnownNumber(row.workspace_id, number, settings, time.monotonic())
         return found
 
@@ -295,7 +319,8 @@ class PhoneCalls:
         Raises:
             Unreachable: PostgreSQL does not answer.
         """
-        async with self._backend.database.transaction() as tx:
+
+        async def work(tx: AsyncSession) -> str | None:
             if await phone_calls.find(tx, call.workspace_id, call.call_sid) is not None:
                 return None
             await phone_calls.lock_limits(tx, call.workspace_id)
@@ -303,7 +328,9 @@ class PhoneCalls:
             if limit := exceeded(number.settings.limits, used, call.caller):
                 return limit
             await phone_calls.begin(tx, call)
-        return None
+            return None
+
+        return await self.database.transaction(work)
 
     async def join(self, number: KnownNumber, call: NewCall) -> OpenCall:
         """The phone call of a session that begins. It is stored, if the webhook could not.
@@ -311,21 +338,23 @@ class PhoneCalls:
         Raises:
             Unreachable: PostgreSQL does not answer.
         """
+        return await self.database.transaction(lambda tx: self._joined(tx, number, call))
+
+    async def _joined(self, tx: AsyncSession, number: KnownNumber, call: NewCall) -> OpenCall:
         where, now = (call.workspace_id, call.call_sid), datetime.now(UTC)
-        async with self._backend.database.transaction() as tx:
-            await phone_calls.begin(tx, call)
-            row = await phone_calls.find(tx, *where)
-            assert row is not None  # noqa: S101 - it was stored just now
-            is_resumed, session = row.sessions > 0, row.sessions + 1
-            last_number = await phone_calls.last_turn_number(tx, *where)
-            cost_usd = await phone_calls.cost_usd(tx, *where)
-            last = await phone_calls.last_turn(tx, *where) if is_resumed else None
-            lost_at = now if row.left_session < row.sessions else None
-            heard = heard_characters(last, number.settings, row.language, lost_at) if last is not None else None
-            if last is not None and heard is not None and last.outcome == Ended.COMPLETED:
-                await phone_calls.go_on(tx, *where, last.turn_id)
-            await phone_calls.count(tx, *where, Counts(sessions=1))
-            await phone_calls.set_status(tx, *where, CallStatus.IN_PROGRESS)
+        await phone_calls.begin(tx, call)
+        row = await phone_calls.find(tx, *where)
+        assert row is not None  # noqa: S101 - it was stored just now
+        is_resumed, session, entry = row.sessions > 0, row.sessions + 1, _entry_of(row, number.settings)
+        last_number = await phone_calls.last_turn_number(tx, *where)
+        cost_usd = await phone_calls.cost_usd(tx, *where)
+        last = await phone_calls.last_turn(tx, *where) if is_resumed else None
+        lost_at = now if row.left_session < row.sessions else None
+        heard = heard_characters(last, number.settings, row.language, lost_at) if last is not None else None
+        if last is not None and heard is not None and last.outcome == Ended.COMPLETED:
+            await phone_calls.go_on(tx, *where, last.turn_id)
+        await phone_calls.count(tx, *where, Counts(sessions=1))
+        await phone_calls.set_status(tx, *where, CallStatus.IN_PROGRESS)
         return OpenCall(
             *where,
             user_id=row.user_id,
@@ -338,6 +367,7 @@ class PhoneCalls:
             heard=heard or 0,
             is_resumed=is_resumed,
             session=session,
+            entry=entry,
             cost_usd=cost_usd,
             seconds=max((now - row.started_at).total_seconds(), 0.0),
         )
@@ -345,15 +375,10 @@ class PhoneCalls:
     def unrecorded(self, number: KnownNumber, call: NewCall) -> OpenCall:
         """The phone call of a session that begins while PostgreSQL does not answer. It is stored later.
 
-        It may have had sessions before: the ids of its turns go on at the seconds of the clock, which none has reached.
+        It may have had sessions before: the ids of its turns go on at the seconds of the clock, which none has reached,
+        and a secret entry may be open.
         """
-
-        async def work() -> None:
-            async with self._backend.database.transaction() as tx:
-                await phone_calls.begin(tx, call)
-
-        self._report(workflow_id(call.workspace_id, call.call_sid), work)
-        return OpenCall(
+        opened = OpenCall(
             call.workspace_id,
             call.call_sid,
             user_id=call.user_id,
@@ -362,7 +387,24 @@ class PhoneCalls:
             parameters=call.parameters,
             number=number.number,
             last_turn=int(time.time()),
+            session=0,
+            unrecorded=call,
+            entry=possible_entry(number.settings),
         )
+        self._report(workflow_id(call.workspace_id, call.call_sid), partial(self._record, opened))
+        return opened
+
+    async def _record(self, call: OpenCall) -> None:
+        """Record a session that began without PostgreSQL, once.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
+        """
+        async with call.recording:
+            if call.unrecorded is None:
+                return
+            call.session = await self.database.patiently(partial(_begin_session, call.unrecorded))
+            call.unrecorded = None
 
     # Turns
 
@@ -399,25 +441,6 @@ class PhoneCalls:
         except (Unreachable, TimeoutError):
             return False
 
-    @property
-    def is_database_down(self) -> bool:
-        """Whether PostgreSQL did not answer just now."""
-        return time.monotonic() < self._database_down_until
-
-    async def is_database_up(self) -> bool:
-        """Whether PostgreSQL answers soon. If it does not, it is not asked again for some seconds.
-
-        A server that is frozen, or that no packet reaches, refuses nothing: what waits for it waits long, also when
-        it is cancelled. So one request is under way at a time, and is left to itself.
-        """
-        if self._ping is None or self._ping.done():
-            self._ping = asyncio.ensure_future(self._backend.database.ping())
-        await asyncio.wait({self._ping}, timeout=DATABASE_UP_SECONDS)
-        is_up = self._ping.done() and self._ping.exception() is None
-        if not is_up:
-            self._database_down_until = time.monotonic() + DOWN_SECONDS
-        return is_up
-
     async def measure(self, call: OpenCall, turn_id: str, measures: TurnMeasures) -> bool:
         """Record what was measured of a turn; returns whether it is stored.
 
@@ -425,10 +448,13 @@ class PhoneCalls:
             Unreachable: PostgreSQL does not answer.
         """
         where = (call.workspace_id, call.call_sid, turn_id)
-        async with self._backend.database.transaction() as tx:
+
+        async def store(tx: AsyncSession) -> bool:
             if measures.heard == "":
                 await phone_calls.cut_short(tx, *where)
             return await phone_calls.measure(tx, *where, measures)
+
+        return await self.database.patiently(store)
 
     async def cost_usd(self, call: OpenCall) -> Decimal:
         """What the turns of a phone call have cost until now.
@@ -447,17 +473,41 @@ class PhoneCalls:
             Unreachable: PostgreSQL does not answer.
         """
         instructions = instructions_of(call.settings, language)
-        async with self._backend.database.transaction() as tx:
-            await phone_calls.set_language(tx, call.workspace_id, call.call_sid, language, instructions)
+        where = (call.workspace_id, call.call_sid)
+        await self.database.transaction(lambda tx: phone_calls.set_language(tx, *where, language, instructions))
 
-    async def leave(self, call: OpenCall, counts: Counts) -> None:
-        """Record that a session has ended, and add what happened to the counts of its phone call.
+    async def keep_entry(self, call: OpenCall, entry: OpenEntry | None) -> bool:
+        """Record which secret entry is open, for a session that follows. Returns whether it is recorded.
 
         Raises:
             Unreachable: PostgreSQL does not answer.
         """
-        async with self._backend.database.transaction() as tx:
-            await phone_calls.count(tx, call.workspace_id, call.call_sid, counts, left_session=call.session)
+        if call.unrecorded is not None:
+            return False
+        where = (call.workspace_id, call.call_sid, call.session)
+        return await self.database.transaction(lambda tx: phone_calls.set_secret_entry(tx, *where, entry))
+
+    async def leave(
+        self, call: OpenCall, counts: Counts, entry: OpenEntry | None, records: "asyncio.Future[None] | None"
+    ) -> None:
+        """Record the end of a session, after `records`: what happened in it, and the secret entry that is open.
+
+        While PostgreSQL does not answer, this returns after some seconds, and it is recorded later.
+        """
+
+        async def store(tx: AsyncSession) -> None:
+            where = (call.workspace_id, call.call_sid)
+            await phone_calls.set_secret_entry(tx, *where, call.session, entry)
+            await phone_calls.count(tx, *where, counts, left_session=call.session)
+
+        async def work() -> None:
+            if records is not None:
+                await asyncio.wait({records})
+            await self._record(call)
+            await self.database.patiently(store)
+
+        target = f"{workflow_id(call.workspace_id, call.call_sid)}/left"
+        await self.database.wait(self._report(target, work), LEAVE_SECONDS)
 
     async def explain(self, workspace_id: str, call_sid: str, reason: str, handoff: Mapping[str, Any] | None) -> None:
         """Record why a phone call ends.
@@ -465,8 +515,8 @@ class PhoneCalls:
         Raises:
             Unreachable: PostgreSQL does not answer.
         """
-        async with self._backend.database.transaction() as tx:
-            await phone_calls.explain(tx, workspace_id, call_sid, reason, dict(handoff) if handoff else None)
+        given = dict(handoff) if handoff else None
+        await self.database.transaction(lambda tx: phone_calls.explain(tx, workspace_id, call_sid, reason, given))
 
     async def find(self, workspace_id: str, call_sid: str) -> CallSession | None:
         """A phone call, as it is stored; None where it is not.
@@ -474,17 +524,21 @@ class PhoneCalls:
         Raises:
             Unreachable: PostgreSQL does not answer.
         """
-        async with self._backend.database.reads() as tx:
-            return await phone_calls.find(tx, workspace_id, call_sid)
+        return await self.database.read(lambda tx: phone_calls.find(tx, workspace_id, call_sid))
 
-    async def set_status(self, workspace_id: str, call_sid: str, status: CallStatus) -> None:
-        """Record where a phone call is.
+    async def set_status(self, workspace_id: str, call_sid: str, status: CallStatus, reason: str = "") -> None:
+        """Record where a phone call is. `reason`: why it ends; one that is known already stays.
 
         Raises:
             Unreachable: PostgreSQL does not answer.
         """
-        async with self._backend.database.transaction() as tx:
+
+        async def work(tx: AsyncSession) -> None:
+            if reason:
+                await phone_calls.explain(tx, workspace_id, call_sid, reason)
             await phone_calls.set_status(tx, workspace_id, call_sid, status)
+
+        await self.database.transaction(work)
 
     # Reports to the workflow, sent later if Temporal does not answer now
 
@@ -565,11 +619,13 @@ class PhoneCalls:
 
         self._report(target, work)
 
-    def _report(self, target: str, work: Callable[[], Awaitable[None]]) -> None:
+    def _report(self, target: str, work: Callable[[], Awaitable[None]]) -> "asyncio.Task[None]":
+        """Do work after what was reported to `target` before, again until it can be done. Returns a task of all."""
         reports = self._reports.get(target)
         if reports is None:
             reports = self._reports[target] = _Reports(lambda: self._reports.pop(target, None))
         reports.add(work)
+        return reports.sending
 
     async def reported(self) -> None:
         """Wait until every report is sent."""
@@ -582,11 +638,10 @@ class PhoneCalls:
             async with asyncio.timeout(seconds):
                 await self.reported()
         except TimeoutError:
-            log.warning("%s phone calls could not be reported to Temporal", len(self._reports))
+            log.warning("reports of phone calls could not be sent: those to %s receivers", len(self._reports))
         for one in list(self._reports.values()):
             one.sending.cancel()
-        if self._ping is not None:
-            self._ping.cancel()
+        self.database.close()
 
 
 class _Reports:

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Mapping
 from typing import Any, Literal
+from urllib.parse import urlencode
 from xml.etree.ElementTree import Element
 
 from fastapi import APIRouter, Request, Response, WebSocket
@@ -26,6 +27,13 @@ RELAY, ACTION = "/phone/relay", "/phone/action"
 MOST_SESSIONS = 10
 # What the agent has ended, and a person takes over.
 HANDED_OVER = ("transfer", "failures")
+# While PostgreSQL does not answer, and this process does not know the number, Twilio asks the webhook again so often,
+# after so many seconds each: with the seconds that PostgreSQL has for an answer, this outlasts its restart. The query
+# says how often it was asked, and that the phone call had a session.
+MOST_TRIES, TRY_SECONDS = 5, 3
+TRIES, AGAIN = "tries", "again"
+MOST_DIGITS = 3
+WAIT, LATER = "One moment, please.", "I am sorry, we cannot take your call at the moment. Please call again later."
 
 log = logging.getLogger("parley.gateway.phone")
 router = APIRouter(tags=["phone"])
@@ -43,8 +51,7 @@ async def voice(request: Request) -> Response:
     try:
         known = await _number_of(calls, form)
     except Unreachable:
-        log.warning("%s: PostgreSQL does not answer, and the number is not known", call_sid)
-        return _twiml(twiml.say("Please call again later."), twiml.hang_up())
+        return _asked_again(request, call_sid)
     if known is None:
         log.warning("%s: no workspace has the number %s", call_sid, masked(_ends(form)[0]))
         return _twiml(twiml.reject())
@@ -57,7 +64,8 @@ async def voice(request: Request) -> Response:
         log.warning("%s: refused, because the limit %s of %s is reached", call_sid, limit, masked(known.number))
         return _refused(known, call)
     calls.report_start(known.workspace_id, call_sid, call.user_id, longest_seconds(known.settings))
-    return _twiml(_connect(request, known, call.parameters, greet=not await _had_session(calls, known, form)))
+    greet = not await _had_session(request, calls, known, form)
+    return _twiml(_connect(request, known, call.parameters, greet=greet))
 
 
 @sockets.websocket(RELAY)
@@ -87,11 +95,14 @@ async def action(request: Request) -> Response:
     calls, call_sid = _calls(request), _call_sid(form)
     try:
         known = await _number_of(calls, form)
-        row = await calls.find(known.workspace_id, call_sid) if known else None
-    except Unreachable:  # the session tries again to find its phone call
-        known, row = None, None
+    except Unreachable:
+        return _asked_again(request, call_sid, had_session=True) if _was_lost(form) else _twiml()
     if known is None:
         return _twiml()
+    try:
+        row = await calls.find(known.workspace_id, call_sid)
+    except Unreachable:  # the session tries again to find its phone call
+        row = None
     status = _status(form)
     if status is not None and status.is_final:
         await record_end(calls, known, call_sid, status, "caller")
@@ -124,8 +135,7 @@ async def status(request: Request) -> Response:
 async def record_end(calls: PhoneCalls, known: KnownNumber, call_sid: str, now: CallStatus, reason: str) -> None:
     """A phone call is over. The reason that is known already stays."""
     try:
-        await calls.explain(known.workspace_id, call_sid, reason, None)
-        await calls.set_status(known.workspace_id, call_sid, now)
+        await calls.set_status(known.workspace_id, call_sid, now, reason)
     except Unreachable:
         log.warning("%s: PostgreSQL does not answer: its end is recorded by the workflow", call_sid)
     calls.report_end(known.workspace_id, call_sid, CallEnd(status=now, reason=reason))
@@ -151,8 +161,23 @@ async def _reconnected(
     return _twiml(_connect(request, known, row.parameters if row is not None else {}, greet=False))
 
 
-async def _had_session(calls: PhoneCalls, known: KnownNumber, form: Mapping[str, str]) -> bool:
+def _asked_again(request: Request, call_sid: str, *, had_session: bool = False) -> Response:
+    """Let Twilio ask the voice webhook again soon; after some times the phone call ends."""
+    tries = request.query_params.get(TRIES, "")
+    tried = int(tries) if tries.isdecimal() and len(tries) < MOST_DIGITS else 0
+    log.warning("%s: PostgreSQL does not answer, and the number is not known (%s)", call_sid, tried + 1)
+    if tried >= MOST_TRIES:
+        return _twiml(twiml.say(LATER), twiml.hang_up())
+    kept = dict(request.query_params) | {TRIES: str(tried + 1)} | ({AGAIN: "1"} if had_session else {})
+    base = public_url(request, request.app.state.gateway.backend.settings, is_socket=False)
+    said = [] if tried else [twiml.say(WAIT)]
+    return _twiml(*said, twiml.pause(TRY_SECONDS), twiml.redirect(f"{base}{VOICE}?{urlencode(kept)}"))
+
+
+async def _had_session(request: Request, calls: PhoneCalls, known: KnownNumber, form: Mapping[str, str]) -> bool:
     """Whether Twilio asks because another address of this phone call did not answer, after its first session."""
+    if AGAIN in request.query_params:
+        return True
     if not form.get("ErrorUrl"):
         return False
     try:

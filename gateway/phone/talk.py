@@ -43,6 +43,9 @@ class Talk:
         self._clock = asyncio.get_running_loop()
         self._voice = Voice(send, lambda text: calls.recordings.source(call, text))
         self._keys = calls.keys_of(call)
+        # The secret entry that a session that follows would find open.
+        self._kept_entry = call.entry
+        self._keeping: asyncio.Task[None] | None = None
         self._turn: Turn | None = None
         # The turn whose answer the voice says, as long as it says nothing else and is not interrupted.
         self._spoken: Turn | None = None
@@ -66,6 +69,8 @@ class Talk:
         call, limits = self._call, self._call.settings.limits
         self._calls.recordings.prepare(call)
         self._later("time", max(limits.call_minutes * 60 - call.seconds, 0.0), self._time_is_up)
+        if call.entry is not None:
+            self._keys.resume(call.entry)
         if not call.is_resumed:
             self._voice.expect(call.settings.welcome_greeting)
             self._await_words()
@@ -73,8 +78,11 @@ class Talk:
         if call.language != call.settings.language:
             await self._send(Language(tts_language=call.language, transcription_language=call.language))
         phrase = f"{call.phrases.reconnected.strip()} "
-        await self._voice.say(phrase, last=call.unfinished is None)
+        again = "" if call.entry is None or call.entry.is_judged else call.entry.entry.text
+        await self._voice.say(phrase, last=call.unfinished is None and not again)
         if call.unfinished is None:
+            if again:
+                await self._voice.say_fixed(again, last=True)
             self._await_words()
         elif call.unfinished.outcome in ("", Ended.COMPLETED):
             self._start(self._resumed(call.unfinished, phrase))
@@ -163,10 +171,7 @@ class Talk:
         if turn is not None and turn.said and (not is_whole or turn.part_of(heard) != turn.sent):
             turn.heard, turn.error = turn.part_of(heard), turn.error or SESSION_ENDED
             self._record(turn)
-        if self._records is not None:
-            await asyncio.wait({self._records})
-        with suppress(ParleyError):
-            await self._calls.leave(self._call, Counts(**self._counts))
+        await self._calls.leave(self._call, Counts(**self._counts), self._keys.open_entry, self._records)
 
     # Speech that goes on
 
@@ -376,9 +381,28 @@ class Talk:
 
     async def _take_keys(self, pressed: Entered | KeyAction) -> None:
         if isinstance(pressed, Entered):
+            await self._keep_entry()
             await self._say(pressed.text)
         else:
             await self._do(pressed)
+
+    async def _keep_entry(self) -> None:
+        """Record which secret entry is open, before the caller is asked for its digits: a lost session forgets it.
+
+        Where it cannot be recorded, a session that follows takes it that one may be open.
+        """
+        before = self._keeping
+
+        async def keep() -> None:
+            if before is not None:
+                await asyncio.wait({before})
+            entry = self._keys.open_entry
+            with suppress(ParleyError):
+                if entry != self._kept_entry and await self._calls.keep_entry(self._call, entry):
+                    self._kept_entry = entry
+
+        self._keeping = asyncio.ensure_future(keep())
+        await asyncio.wait({self._keeping}, timeout=RECORD_SECONDS)
 
     async def _do(self, action: KeyAction) -> None:
         match action.kind:
@@ -395,6 +419,7 @@ class Talk:
             case "enter":
                 await self._supersede()
                 self._keys.begin(action)
+                await self._keep_entry()
                 await self._say_fixed(action.text)
             case "send_digits":
                 await self._supersede()

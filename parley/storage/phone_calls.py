@@ -23,6 +23,7 @@ from parley.domain.phone.contract import (
     NewCall,
     TurnMeasures,
 )
+from parley.domain.phone.keys import OpenEntry
 from parley.domain.phone.limits import Use, Used
 from parley.storage.database import NOW, changed, changed_one
 from parley.storage.rows import add
@@ -192,6 +193,15 @@ async def set_language(tx: AsyncSession, workspace_id: str, call_sid: str, langu
 async def set_analysis(tx: AsyncSession, workspace_id: str, call_sid: str, job_id: str) -> bool:
     """Record the job that analyses a phone call."""
     return await changed_one(tx, update(CallSession).where(*_is(workspace_id, call_sid)).values(analysis=job_id))
+
+
+async def set_secret_entry(
+    tx: AsyncSession, workspace_id: str, call_sid: str, session: int, entry: OpenEntry | None
+) -> bool:
+    """Record which secret entry is open; returns whether `session` is the latest of the phone call: others may not."""
+    kept = null() if entry is None else entry.model_dump(mode="json", exclude_defaults=True)
+    statement = update(CallSession).where(*_is(workspace_id, call_sid), col(CallSession.sessions) == session)
+    return await changed_one(tx, statement.values(secret_entry=kept))
 
 
 async def count(tx: AsyncSession, workspace_id: str, call_sid: str, counts: Counts, *, left_session: int = 0) -> bool:

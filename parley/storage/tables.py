@@ -961,6 +961,7 @@ class CallSession(SQLModel, table=True):
     status: Twilio's last word, of which a final one stays. handoff: what the agent gave to the person who took over.
     analysis: the job of its `SessionAnalysis`. sessions: of ConversationRelay, that have begun. left_session: the
     number of the latest one whose end is recorded; the gateway of a later one is connected, or was lost.
+    secret_entry: the `OpenEntry` of its keys; None: none is open, as far as is known. It has no digits.
     """
 
     __tablename__ = "call_sessions"
@@ -991,6 +992,7 @@ class CallSession(SQLModel, table=True):
     interruptions: int = 0
     errors: int = 0
     keys: int = 0
+    secret_entry: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     analysis: str = ""
     started_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
     ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)

@@ -30,7 +30,9 @@ from parley.domain.errors import Billed, BudgetExhausted, InsufficientEnergy, In
 from parley.domain.generate.contract import Prompt, SummaryReference
 from parley.domain.knowledge import DocumentKind, chunks_of, read_document
 from parley.domain.phone.contract import CallStatus, Counts, NewCall, TurnMeasures
+from parley.domain.phone.keys import OpenEntry
 from parley.domain.phone.limits import Use
+from parley.domain.phone.settings import KeyAction
 from parley.domain.reports import Feedback, Span, Spend
 from parley.domain.requests import ChatReply, Finish, Message, Provider, Usage
 from parley.domain.session import Session
@@ -476,6 +478,10 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "phone_calls.explain": (lambda tx, _: phone_calls.explain(tx, THEIRS, CALL, "caller"), False),
     "phone_calls.set_language": (lambda tx, _: phone_calls.set_language(tx, THEIRS, CALL, "es", "prompt"), False),
     "phone_calls.set_analysis": (lambda tx, _: phone_calls.set_analysis(tx, THEIRS, CALL, "job"), False),
+    "phone_calls.set_secret_entry": (
+        lambda tx, _: phone_calls.set_secret_entry(tx, THEIRS, CALL, 0, OpenEntry(entry=KeyAction(kind="enter"))),
+        False,
+    ),
     "phone_calls.count": (lambda tx, _: phone_calls.count(tx, THEIRS, CALL, Counts(errors=1)), False),
     "phone_calls.last_turn_number": (lambda tx, _: phone_calls.last_turn_number(tx, THEIRS, "talk"), 0),
     "phone_calls.last_turn": (lambda tx, _: phone_calls.last_turn(tx, THEIRS, "talk"), None),

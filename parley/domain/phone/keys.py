@@ -3,9 +3,27 @@
 import hmac
 from typing import NamedTuple
 
+from parley.domain.model import Model
 from parley.domain.phone.settings import KeyAction, NumberSettings
 
 RIGHT = "It is right."
+AGAIN = "The line was interrupted before: the entry began again, and digits of before are lost."
+
+
+class OpenEntry(Model):
+    """A secret entry that is open, without its digits. `is_judged`: whether digits of it were judged."""
+
+    entry: KeyAction
+    is_judged: bool = False
+
+
+def possible_entry(settings: NumberSettings) -> OpenEntry | None:
+    """The secret entry that may be open where that is not known; None: the number has no secret entry."""
+    entries = [action for action in settings.keys.values() if action.kind == "enter" and action.secret]
+    if not entries:
+        return None
+    entry = entries[0] if len(entries) == 1 else KeyAction(kind="enter", secret=True)
+    return OpenEntry(entry=entry, is_judged=True)
 
 
 class Entered(NamedTuple):
@@ -28,6 +46,8 @@ class Keys:
         self._entry: KeyAction | None = None
         # Whether digits of the entry were judged before: then a key of the menu, alone, is its choice again.
         self._is_judged = False
+        # The entry as an earlier session left it, until digits of it end in this one.
+        self._resumed: OpenEntry | None = None
 
     def __repr__(self) -> str:
         return f"Keys({len(self._digits)} pressed)"
@@ -42,9 +62,24 @@ class Keys:
         """Whether what is entered now is secret."""
         return self._entry is not None and self._entry.secret
 
+    @property
+    def open_entry(self) -> OpenEntry | None:
+        """The secret entry that is open; None without one."""
+        if self._entry is None or not self._entry.secret:
+            return None
+        return self._resumed or OpenEntry(entry=self._entry, is_judged=self._is_judged)
+
+    def resume(self, entry: OpenEntry) -> None:
+        """Go on with an entry that was open when an earlier session was lost.
+
+        The next digits are secret, also one that is a choice of the menu: it may be the rest of those before.
+        """
+        self.begin(entry.entry)
+        self._resumed = entry
+
     def begin(self, entry: KeyAction) -> None:
         """The next keys are digits of this entry, also those that are choices of the menu."""
-        self._digits, self._entry, self._is_judged = "", entry, False
+        self._digits, self._entry, self._is_judged, self._resumed = "", entry, False, None
 
     def press(self, key: str) -> Entered | KeyAction | None:
         """Take a key: the choice that it is, the digits that it ends, or None while digits are collected."""
@@ -69,7 +104,8 @@ class Keys:
             return Entered(f"(The caller entered by keys: {digits})")
         judgement = self._judged(digits, entry)
         self._entry, self._is_judged = (None, False) if judgement == RIGHT else (entry, True)
-        return Entered(f"(The caller entered the {entry.name or 'number'} by keys. {judgement})")
+        again, self._resumed = (f" {AGAIN}" if self._resumed else ""), None
+        return Entered(f"(The caller entered the {entry.name or 'number'} by keys. {judgement}{again})")
 
     def _judged(self, digits: str, entry: KeyAction) -> str:
         """What may be said of secret digits: whether they are those that the phone call's parameters expect."""

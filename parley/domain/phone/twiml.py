@@ -21,6 +21,8 @@ ATTRIBUTES: Mapping[str, frozenset[str]] = {
         "Language": "code ttsProvider voice transcriptionProvider speechModel",
         "Parameter": "name value",
         "Say": "voice language",
+        "Pause": "length",
+        "Redirect": "method",
         "Dial": "action method callerId timeout timeLimit",
         "Number": "",
         "Reject": "reason",
@@ -71,6 +73,18 @@ def say(text: str, *, language: str | None = None) -> Element:
     """Speak a text with Twilio's own voice."""
     made = element("Say", language=language)
     made.text = UNSTORABLE.sub("", text)
+    return made
+
+
+def pause(seconds: int) -> Element:
+    """Wait in silence."""
+    return element("Pause", length=str(seconds))
+
+
+def redirect(url: str) -> Element:
+    """Ask another address what follows."""
+    made = element("Redirect", method="POST")
+    made.text = url
     return made
 
 

@@ -1,13 +1,16 @@
 """Keys: menus, digits up to their end, secrets."""
 
 import logging
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
-from parley import Client
+from parley import Backend, Client, Settings
+from parley.domain.phone.keys import AGAIN
 from parley.testing import SimulatorAdmin
-from tests.gateway.phone.twilio import Phone, Twilio
+from tests.gateway.parts import running_gateway
+from tests.gateway.phone.twilio import NUMBER, Phone, Twilio
 from tests.parts import run_sql
 
 pytestmark = pytest.mark.usefixtures("worker", "client")
@@ -161,6 +164,50 @@ async def test_the_rest_of_secret_digits_and_another_try_are_secret_too(
         judged = [f"(The caller entered the PIN by keys. It is {what}.)" for what in ("wrong", "right")]
         assert texts == [*judged, "(The caller entered by keys: 77)"]
     for secret in (PIN, PIN[2:]):
+        assert secret not in caplog.text
+        assert await is_nowhere(database_url, secret)
+
+
+@pytest.mark.parametrize("lost", ["the connection", "the gateway"])
+async def test_a_secret_entry_outlives_its_session(  # noqa: PLR0917
+    client: Client,
+    twilio: Twilio,
+    backend: Backend,
+    settings: Settings,
+    database_url: str,
+    caplog: pytest.LogCaptureFixture,
+    number: dict[str, Any],
+    lost: str,
+):
+    caplog.set_level(logging.DEBUG, logger="parley")
+    await client.phone.set_number(NUMBER, {**number, "parameters": {"pin": client.phone.sealed(PIN)}})
+    phone = twilio.phone()
+    await phone.ring()
+    async with AsyncExitStack() as before:
+        session = await before.enter_async_context(phone.session())
+        await session.press("2")
+        await session.answer()
+        await session.press(PIN[:3])
+        other = phone
+        if lost == "the connection":
+            await before.aclose()
+        else:  # its end is recorded by none
+            gateway = await before.enter_async_context(running_gateway(backend, settings))
+            other = Twilio(gateway).phone(phone.sid)
+        async with other.session() as session:
+            assert await session.answer() == "I am sorry, the line was interrupted. Enter your PIN, please."
+            await session.press(PIN[3:] + "#")
+            await session.answer()
+            await session.press(PIN + "#")
+            await session.answer()
+            await session.press("77#")
+            await session.answer()
+    assert await asked(client, phone) == [
+        f"(The caller entered the PIN by keys. It is wrong. {AGAIN})",
+        "(The caller entered the PIN by keys. It is right.)",
+        "(The caller entered by keys: 77)",
+    ]
+    for secret in (PIN, PIN[3:]):
         assert secret not in caplog.text
         assert await is_nowhere(database_url, secret)
 

@@ -3,20 +3,23 @@
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.phone import calls
 from gateway.phone.calls import OpenCall
 from gateway.phone.outage import request_of
+from gateway.phone.routes import MOST_TRIES
 from parley import Backend, Client, Settings
 from parley.domain.conversation.context import NOTHING_KNOWN
+from parley.domain.phone import keys
 from parley.domain.phone.settings import NumberSettings
 from parley.storage.spool import Spool
 from parley.storage.tables import Attempt, UsageLog
 from tests.activities.proxy import DatabaseProxy
 from tests.gateway.parts import Running, running_gateway
-from tests.gateway.phone.twilio import Twilio
+from tests.gateway.phone.twilio import NUMBER, Twilio, until
 from tests.parts import SimulatorAdmin
 from tests.storage.ledger_fixture import LedgerFixture
 
@@ -162,6 +165,101 @@ async def test_the_talk_goes_on_while_postgresql_is_silent(
     turns = await client.phone.turns(phone.sid)
     assert [(one.text, one.answer, one.outcome) for one in turns] == [
         (text, answer, "completed") for text, answer in zip((QUESTION, NEXT, AGAIN, LAST), said, strict=True)
+    ]
+
+
+async def test_a_phone_call_begins_and_ends_while_postgresql_is_silent(
+    gateway: Running, twilio: Twilio, client: Client, proxy: DatabaseProxy
+):
+    """What this process knows of the number is enough. The session is recorded later, and its end is not waited for."""
+    await twilio.phone().ring()
+    proxy.fall_silent()
+    phone = twilio.phone()
+    assert (await phone.ring()).find("Connect/ConversationRelay") is not None
+    async with phone.session() as session:
+        await session.say(QUESTION)
+        said = await session.answer()
+    assert (await phone.action(SessionStatus="failed", ErrorCode="64105")).find("Connect/ConversationRelay") is not None
+    proxy.cut()
+    proxy.restore()
+    await gateway.server.phone.reported()
+    call, turns = await client.phone.call(phone.sid), await client.phone.turns(phone.sid)
+    assert (call.status, call.sessions, call.turns) == ("ringing", 1, 1)
+    assert [(one.text, one.answer, one.outcome) for one in turns] == [(QUESTION, said, "completed")]
+    async with phone.session() as session:
+        assert "the line was interrupted" in await session.answer()
+    assert (await client.phone.call(phone.sid)).sessions == 2
+
+
+@pytest.mark.parametrize("had_session", [False, True])
+async def test_a_number_that_is_not_known_while_postgresql_is_silent_is_asked_for_again(
+    gateway: Running, twilio: Twilio, client: Client, proxy: DatabaseProxy, had_session: bool
+):
+    phone = twilio.phone()
+    proxy.fall_silent()
+    if had_session:
+        twiml = await phone.action(SessionStatus="failed", ErrorCode="64105")
+    else:
+        twiml = await phone.ring()
+    assert [verb.tag for verb in twiml] == ["Say", "Pause", "Redirect"]
+    twiml = await phone.follow(twiml)
+    assert [verb.tag for verb in twiml] == ["Pause", "Redirect"]
+    proxy.cut()
+    proxy.restore()
+    await until(gateway.server.phone.database.is_up)  # a caller waits some seconds meanwhile
+    while (relay := twiml.find("Connect/ConversationRelay")) is None:
+        twiml = await phone.follow(twiml)
+    assert (relay.get("welcomeGreeting") is None) == had_session
+    proxy.cut()
+    gateway.server.phone._known.clear()  # pyright: ignore[reportPrivateUsage]
+    twiml, redirects = await phone.ring(), 0
+    while twiml.find("Redirect") is not None:
+        twiml, redirects = await phone.follow(twiml), redirects + 1
+    assert [verb.tag for verb in twiml] == ["Say", "Hangup"]
+    assert redirects == MOST_TRIES
+    proxy.restore()
+
+
+@pytest.mark.parametrize("when", ["it opens", "the next session begins"])
+async def test_digits_are_secret_where_postgresql_could_not_say_that_their_entry_is_open(  # noqa: PLR0917
+    gateway: Running,
+    twilio: Twilio,
+    client: Client,
+    backend: Backend,
+    settings: Settings,
+    proxy: DatabaseProxy,
+    number: dict[str, Any],
+    when: str,
+):
+    entry = {"kind": "enter", "name": "PIN", "secret": True, "text": "Enter your PIN, please."}
+    await client.phone.set_number(NUMBER, {**number, "keys": {"2": entry}, "digits": {"seconds": 60}})
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session, running_gateway(backend, settings) as running:
+
+        async def is_recorded() -> bool:
+            return (await client.phone.call(phone.sid)).sessions == 1
+
+        await until(is_recorded)
+        if when == "it opens":
+            proxy.cut()
+        await session.press("2")
+        await session.answer()
+        await session.press("407")
+        if when == "it opens":  # the first gateway is lost, and the next one has PostgreSQL
+            other = Twilio(running).phone(phone.sid)
+        else:
+            proxy.cut()
+            other = phone
+        async with other.session() as again:
+            if when == "it opens":
+                assert "the line was interrupted" in await again.answer()
+            await again.press("18253#")
+            await again.answer()
+        proxy.restore()
+    await gateway.server.phone.reported()
+    assert [one.text for one in await client.phone.turns(phone.sid)] == [
+        f"(The caller entered the PIN by keys. It has 5 digits, and is secret. {keys.AGAIN})"
     ]
 
 

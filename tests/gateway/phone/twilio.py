@@ -61,6 +61,13 @@ class Phone:
         assert answer.headers["content-type"].startswith("text/xml")
         return ElementTree.fromstring(answer.text)
 
+    async def follow(self, twiml: ElementTree.Element) -> ElementTree.Element:
+        """Ask the address of the `<Redirect>`, without the pause before it; returns the TwiML."""
+        url = twiml.findtext("Redirect") or ""
+        answer = await self.twilio.post(url.removeprefix(self.twilio.gateway.url), self.form())
+        assert answer.status_code == 200, answer.text
+        return ElementTree.fromstring(answer.text)
+
     async def action(self, **more: str) -> ElementTree.Element:
         """The callback after a session; returns the TwiML."""
         answer = await self.twilio.post("/phone/action", self.form(CallStatus="in-progress", SessionId="VX1") | more)
