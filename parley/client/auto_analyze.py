@@ -39,6 +39,7 @@ from parley.domain.auto_analyze.contract import (
 )
 from parley.domain.auto_analyze.estimate import RunEstimate, Speed, estimate
 from parley.domain.auto_analyze.overview import QuotedSession, RunOverview
+from parley.domain.auto_analyze.processing import BATCH_PROVIDERS, Processing
 from parley.domain.auto_analyze.sampling import SessionFacts
 from parley.domain.costs import Costs
 from parley.domain.errors import InvalidInput, NotFound, UnpricedModel
@@ -77,6 +78,8 @@ class AutoAnalyzeOptions(TypedDict, total=False):
     """How long to wait while every provider is down, in seconds. Default: one day."""
     reassign: bool
     """Look again at the intents that are in doubt after merging. Default: True."""
+    processing: Processing
+    """`batch` asks for labels through the provider's batch API: half price, within a day. Default: `realtime`."""
     debug: bool
     """Log each round. Default: PARALLEL_PROCESSING_DEBUG."""
 
@@ -299,6 +302,8 @@ async def estimate_run(backend: Backend, job: AutoAnalyzeInput, facts: Sequence[
         Provider.LOCAL: settings.local_model,
     }
     named = {job.provider: job.model or models[job.provider]} if job.provider else models
+    if job.processing == "batch":
+        named = {provider: model for provider, model in named.items() if provider in BATCH_PROVIDERS}
     estimates: list[RunEstimate] = []
     for provider, model in named.items():
         with suppress(UnpricedModel):
