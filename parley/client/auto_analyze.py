@@ -44,7 +44,7 @@ from parley.domain.auto_analyze.sampling import SessionFacts
 from parley.domain.costs import Costs
 from parley.domain.errors import InvalidInput, NotFound, UnpricedModel
 from parley.domain.model import Model
-from parley.domain.pricing import ConfiguredRates, rates_for
+from parley.domain.pricing import BATCH, ConfiguredRates, rates_for
 from parley.domain.requests import Provider
 from parley.failures import job_failure
 from parley.settings import Settings
@@ -307,12 +307,13 @@ async def estimate_run(backend: Backend, job: AutoAnalyzeInput, facts: Sequence[
     estimates: list[RunEstimate] = []
     for provider, model in named.items():
         with suppress(UnpricedModel):
-            rates = rates_for(provider, model, ConfiguredRates.of(settings))
+            configured = ConfiguredRates.of(settings)
+            rates, in_batches = rates_for(provider, model, configured), rates_for(provider, model, configured, 0, BATCH)
             async with backend.database.reads() as tx:
                 seconds = await usage.seconds_per_token(tx, job.workspace_id, provider, model)
             speed = Speed(getattr(settings, f"{provider.value}_requests_per_second"), seconds)
             # A million sessions take seconds.
-            estimates.append(await asyncio.to_thread(estimate, facts, job, provider, model, rates, speed))
+            estimates.append(await asyncio.to_thread(estimate, facts, job, provider, model, rates, speed, in_batches))
     return min(estimates, key=lambda one: one.estimated_usd, default=None)
 
 

@@ -87,9 +87,7 @@ async def test_a_batch_is_found_by_what_was_sent(api: BatchApi, tmp_path: Path):
     assert await api.find(sending()) is None
 
 
-async def test_an_open_batch_of_anthropic_may_be_the_one_that_is_looked_for(
-    simulator: SimulatorAdmin, tmp_path: Path
-):
+async def test_an_open_batch_of_anthropic_may_be_the_one_that_is_looked_for(simulator: SimulatorAdmin, tmp_path: Path):
     await simulator.post("batches", seconds=3600)
     async with batch_api(simulator, Provider.ANTHROPIC) as api:
         given = sending()
@@ -103,9 +101,7 @@ async def test_an_open_batch_of_anthropic_may_be_the_one_that_is_looked_for(
 
 
 @pytest.mark.parametrize("fault", ["batch_expired", "batch_half"])
-async def test_lines_that_expire_are_not_billed(
-    api: BatchApi, simulator: SimulatorAdmin, tmp_path: Path, fault: str
-):
+async def test_lines_that_expire_are_not_billed(api: BatchApi, simulator: SimulatorAdmin, tmp_path: Path, fault: str):
     await simulator.fault(fault)
     batch = await sent(api, sending(), tmp_path)
     status = await api.status(batch)

@@ -111,8 +111,16 @@ async def test_a_batch_that_takes_hours_leaves_a_short_history(
     assert 1 < activities.count("auto_analyze.poll_submission") < 170
 
 
-@pytest.mark.parametrize("provider", VENDORS)
-@pytest.mark.parametrize("fault", ["batch_rejected", "batch_expired", "batch_half", "batch_odd_lines"])
+@pytest.mark.parametrize(
+    ("provider", "fault"),
+    [
+        (Provider.OPENAI, "batch_rejected"),
+        (Provider.ANTHROPIC, "batch_rejected"),
+        (Provider.OPENAI, "batch_expired"),
+        (Provider.ANTHROPIC, "batch_half"),
+        (Provider.OPENAI, "batch_odd_lines"),
+    ],
+)
 async def test_what_a_batch_leaves_is_asked_one_by_one(
     skipping_client: Client, path: Path, simulator: SimulatorAdmin, provider: Provider, fault: str
 ) -> None:
@@ -145,19 +153,19 @@ async def test_a_line_without_a_result_may_be_billed_and_is_asked_again(
 async def test_the_budget_cuts_a_run_into_several_batches(
     skipping_client: Client, path: Path, simulator: SimulatorAdmin
 ) -> None:
-    job = await started(skipping_client, path, budget_usd="0.02")
+    job = await started(skipping_client, path, budget_usd="0.006")
     report = await job.result()
     figures = figures_of(report)
     assert (figures.submitted, figures.answered, statistics_of(report).labelled) == (LINES, LINES, COUNT)
     assert (await history_of(skipping_client, job)).count("auto_analyze.settle_submission") > 1
-    assert report.costs.confirmed_usd <= Decimal("0.02")
+    assert report.costs.confirmed_usd <= Decimal("0.006")
     await check_books(skipping_client, simulator, Provider.OPENAI, path.parent)
 
 
+@pytest.mark.usefixtures("worker")
 async def test_finishing_cancels_the_batch_and_keeps_what_is_answered(
-    client: Client, path: Path, simulator: SimulatorAdmin, worker: object
+    client: Client, path: Path, simulator: SimulatorAdmin
 ) -> None:
-    assert worker is not None
     await simulator.post("batches", seconds=DAY)
     await simulator.fault("batch_half")
     job = await started(client, path)
@@ -170,10 +178,10 @@ async def test_finishing_cancels_the_batch_and_keeps_what_is_answered(
     await check_books(client, simulator, Provider.OPENAI, path.parent)
 
 
+@pytest.mark.usefixtures("worker")
 async def test_cancelling_a_run_cancels_the_batch_and_keeps_what_is_answered(
-    client: Client, path: Path, simulator: SimulatorAdmin, worker: object
+    client: Client, path: Path, simulator: SimulatorAdmin
 ) -> None:
-    assert worker is not None
     await simulator.post("batches", seconds=DAY)
     await simulator.fault("batch_half")
     job = await started(client, path)

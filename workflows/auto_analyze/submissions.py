@@ -32,7 +32,7 @@ with workflow.unsafe.imports_passed_through():
 # A provider works on so many at once. More would only reserve more of the budget.
 MOST_OPEN = 8
 # The pause between two looks is a tenth of the time so far, within these bounds.
-SHORTEST_PAUSE, LONGEST_PAUSE, PAUSES = timedelta(minutes=1), timedelta(minutes=10), 10
+SHORTEST_PAUSE, LONGEST_PAUSE, PAUSES = timedelta(seconds=15), timedelta(minutes=10), 10
 # Providers end a batch after a day. What one does not end by then is given up.
 GIVE_UP_AFTER = timedelta(hours=30)
 # How long the end of batches is awaited after the provider was asked to cancel them.
