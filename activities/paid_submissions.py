@@ -4,6 +4,7 @@ Each line of a batch is a paid request of its own, under the id of its attempt. 
 than a batch can take, so that no other attempt at its request is made meanwhile.
 """
 
+import asyncio
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
@@ -37,6 +38,9 @@ from parley.storage.tables import Submission, SubmissionLine, utc_now
 
 # A batch takes a day at most. A run gives one up before the leases of its lines end.
 LEASE_SECONDS = 48 * 3600.0
+# In timeouts of a provider: how long a batch may take to be sent, and after which time it is certain that a worker that
+# has begun to send one does not do so any more, and that a batch which exists is listed.
+SEND_WITHIN, CERTAIN_AFTER = 10, 12
 T = TypeVar("T")
 
 log = step_logger(__name__)
@@ -121,8 +125,8 @@ class PaidSubmissions:
         self._workspaces, self._providers = workspaces, providers
         self._failpoints = Failpoints(settings.failpoints)
         self._settle_seconds = settings.settle_timeout_seconds
-        # A request that creates a batch has ended by then, and a batch that it has created is listed.
-        self._certain_after = timedelta(seconds=settings.provider_timeout_seconds)
+        timeout = timedelta(seconds=settings.provider_timeout_seconds)
+        self._send_within, self._certain_after = SEND_WITHIN * timeout, CERTAIN_AFTER * timeout
         self._rates = ConfiguredRates.of(settings)
         breaker = BreakerTerms(
             failures=settings.breaker_failures,
@@ -212,19 +216,23 @@ class PaidSubmissions:
         """
         submission, path = given.row, given.file.complete()
         sending = await self._change(submission, state="sending", next_step=next_step, sent_at=utc_now())
+        known = await self._sending(sending)
         await self._failpoints.reach("submitting", submission.job_key)
         try:
-            vendor_id = await given.api.submit(path, await self._sending(sending))
+            async with asyncio.timeout(self._send_within.total_seconds()):
+                vendor_id = await given.api.submit(path, known)
+        except TimeoutError:
+            raise ProviderUnavailable(submission.provider, "the batch was not sent in time") from None
         except ProviderError as error:
             if error.billed is not Billed.NO:
                 raise
             if error.retryable:
-                await self._change(submission, state="claiming")
+                await self._change(sending, state="claiming")
                 raise
-            await self._end_open(submission, _not_billed(error))
-            return await self._change(submission, state="refused", problem=error.detail)
+            await self._end_open(sending, _not_billed(error))
+            return await self._change(sending, state="refused", problem=error.detail)
         await self._failpoints.reach("submitted", submission.job_key)
-        return await self._change(submission, state="sent", vendor_id=vendor_id)
+        return await self._change(sending, state="sent", vendor_id=vendor_id)
 
     async def end_empty(self, submission: Submission) -> None:
         """A submission that has no line is over."""
@@ -266,7 +274,8 @@ class PaidSubmissions:
         elif found.state == "refused":
             reading.problem = found.problem
         await self._end_open(found, failure)
-        await self._change(found, state="refused" if found.state == "refused" else "ended")
+        if found.state != "refused":
+            await self._change(found, state="ended")
         of_submission = {"workspace_id": workspace_id, "submission_id": submission_id}
         answered = await self._persist(partial(submissions.attempts_in, state="settled", **of_submission))
         left_over = len(known) - len(answered)
@@ -406,8 +415,12 @@ class PaidSubmissions:
         )
 
     async def _change(self, submission: Submission, **values: object) -> Submission:
+        """Raises: ProviderUnavailable: another try of the same step has changed it, and goes on."""
         of_submission = {"workspace_id": submission.workspace_id, "submission_id": submission.id}
-        return await self._persist(partial(submissions.change, **of_submission, **values))
+        changed = await self._persist(partial(submissions.change, was=submission, **of_submission, **values))
+        if changed is None:
+            raise ProviderUnavailable(submission.provider, "another try of the step is at the batch", billed=Billed.NO)
+        return changed
 
     async def _reach(self, point: Point) -> None:
         await self._failpoints.reach(point, "")

@@ -10,6 +10,7 @@ from sqlmodel import col
 
 from parley.domain.errors import NotFound
 from parley.storage.auto_analyze import OpenBatch
+from parley.storage.database import changed_one
 from parley.storage.rows import table
 from parley.storage.tables import Attempt, AutoBatch, Submission, SubmissionLine
 
@@ -34,14 +35,20 @@ async def find(tx: AsyncSession, workspace_id: str, submission_id: UUID) -> Subm
     return found
 
 
-async def change(tx: AsyncSession, workspace_id: str, submission_id: UUID, **values: Any) -> Submission:
-    """Set columns of a submission. Returns it as it is now.
+async def change(
+    tx: AsyncSession, workspace_id: str, submission_id: UUID, *, was: Submission, **values: Any
+) -> Submission | None:
+    """Set columns of a submission. Returns it as it is now; None if it is not any more as it `was`, and nothing changed.
 
-    Raises:
-        NotFound: the workspace has no such submission.
+    So of two tries of a step, which may run at the same time, one alone sends it.
     """
-    statement = update(Submission).where(*_of(workspace_id, submission_id)).values(**values)
-    await tx.execute(statement.execution_options(synchronize_session=False))
+    as_it_was = (
+        col(Submission.state) == was.state,
+        col(Submission.sent_at).is_not_distinct_from(was.sent_at),
+    )
+    statement = update(Submission).where(*_of(workspace_id, submission_id), *as_it_was).values(**values)
+    if not await changed_one(tx, statement.execution_options(synchronize_session=False)):
+        return None
     return await find(tx, workspace_id, submission_id)
 
 
