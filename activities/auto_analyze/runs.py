@@ -45,6 +45,7 @@ from parley.domain.auto_analyze.contract import (
 )
 from parley.domain.auto_analyze.estimate import discovery_quota, idle_streams, set_aside_usd
 from parley.domain.auto_analyze.probing import AT_ONCE, LONGEST_PROBE_TOKENS, drawn, probe_batches, probe_count
+from parley.domain.auto_analyze.processing import with_batch_api
 from parley.domain.auto_analyze.quotes import warning_of
 from parley.domain.auto_analyze.sampling import coverage, least_sample, processing_order
 from parley.domain.auto_analyze.validation import SessionLabels, fallback_labels
@@ -94,7 +95,8 @@ class RunActivities:
         terms = None if given.has_closed_intents else given.discovery
         # For a million sessions this takes seconds: outside of a transaction, and in a thread so that heartbeats go on.
         order = await asyncio.to_thread(processing_order, facts, terms, given.seed)
-        first = ranking.candidates[0]
+        candidates = with_batch_api(ranking.candidates) if given.processing == "batch" else ranking.candidates
+        first = candidates[0]
         rates = rates_for(first.provider, first.model, self._candidates.rates)
         set_aside = set_aside_usd(given.budget_usd, rates)
         async with self._database.transaction(bulk=True) as tx:
@@ -109,7 +111,7 @@ class RunActivities:
         quota = discovery_quota(given.sessions_per_stream)
         least = least_sample(len(order.positions) - len(order.copies), given.discovery)
         return Plan(
-            candidates=ranking.candidates,
+            candidates=candidates,
             discovery=len(sample),
             discovery_cuts=tuple(cuts([sizes[position] for position in sample], first.model, quota)),
             least=len(sample) if start.sample is not None else least,

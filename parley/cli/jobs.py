@@ -33,6 +33,7 @@ from parley.client.listing import KINDS, STATUSES
 from parley.client.reading import read_conversation, read_recording, read_rubric
 from parley.client.session_analysis import HearingOptions
 from parley.domain.auto_analyze.contract import DEFAULT_BUDGET_USD, DEFAULT_REVIEW_LIMIT_SECONDS, RunControls
+from parley.domain.auto_analyze.processing import Processing
 from parley.domain.chat_formats import CHAT_FORMATS, CHAT_ROLES
 from parley.domain.chat_formats.drafts import DEFAULT_SESSION_GAP_HOURS
 from parley.domain.coaching.rubric import DEFAULT_RUBRIC
@@ -240,6 +241,9 @@ def auto_analyze(
     review_hours: Annotated[
         float, typer.Option(min=0.01, help="How long a review may take; then the merges are made without one.")
     ] = DEFAULT_REVIEW_LIMIT_SECONDS / 3600,
+    processing: Annotated[
+        Processing, typer.Option(help="batch: half price, answered by the provider's batch API within 24 hours.")
+    ] = "realtime",
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out and list invalid lines.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what the run will probably take, by phase, and start nothing.")
@@ -262,6 +266,7 @@ def auto_analyze(
         "probes": probes,
         "review": review,
         "review_limit_seconds": round(review_hours * 3600),
+        "processing": processing,
     }
     options |= _starting_options(labels, closed=closed, since_analysis=since_analysis)
     options |= _run_options(streams, sessions_per_stream, max_staleness, max_cost)

@@ -47,11 +47,12 @@ from parley.domain.auto_analyze.drift import KindDrift, drift
 from parley.domain.auto_analyze.estimate import RunEstimate, Speed, Workload, estimate, even_workload, workload_of
 from parley.domain.auto_analyze.label_maps import LabelPair
 from parley.domain.auto_analyze.overview import EarlierRun, QuotedSession, RunOverview
+from parley.domain.auto_analyze.processing import BATCH_PROVIDERS, Processing
 from parley.domain.auto_analyze.taxonomy import Taxonomy
 from parley.domain.costs import Costs
 from parley.domain.errors import InvalidInput, LabelsChanged, NotFound, UnpricedModel
 from parley.domain.model import Model
-from parley.domain.pricing import ConfiguredRates, rates_for
+from parley.domain.pricing import BATCH, ConfiguredRates, rates_for
 from parley.domain.requests import Provider
 from parley.failures import job_failure
 from parley.settings import Settings
@@ -96,6 +97,8 @@ class AutoAnalyzeOptions(TypedDict, total=False):
     """Wait for a person to approve the merges before they are applied. Default: False."""
     review_limit_seconds: int
     """How long a review may take, in seconds; then the merges are applied as they are. Default: one day."""
+    processing: Processing
+    """`batch` asks for labels through the provider's batch API: half price, within a day. Default: `realtime`."""
     debug: bool
     """Log each round. Default: PARALLEL_PROCESSING_DEBUG."""
 
@@ -448,15 +451,18 @@ async def estimate_run(backend: Backend, job: AutoAnalyzeInput, work: Workload) 
         Provider.LOCAL: settings.local_model,
     }
     named = {job.provider: job.model or models[job.provider]} if job.provider else models
+    if job.processing == "batch":
+        named = {provider: model for provider, model in named.items() if provider in BATCH_PROVIDERS}
     estimates: list[RunEstimate] = []
     for provider, model in named.items():
         with suppress(UnpricedModel):
-            rates = rates_for(provider, model, ConfiguredRates.of(settings))
+            configured = ConfiguredRates.of(settings)
+            rates, in_batches = rates_for(provider, model, configured), rates_for(provider, model, configured, 0, BATCH)
             async with backend.database.reads() as tx:
                 seconds = await usage.seconds_per_token(tx, job.workspace_id, provider, model)
             speed = Speed(getattr(settings, f"{provider.value}_requests_per_second"), seconds)
             # A million sessions take seconds.
-            estimates.append(await asyncio.to_thread(estimate, work, job, provider, model, rates, speed))
+            estimates.append(await asyncio.to_thread(estimate, work, job, provider, model, rates, speed, in_batches))
     return min(estimates, key=lambda one: one.estimated_usd, default=None)
 
 

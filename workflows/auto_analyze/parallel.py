@@ -62,8 +62,7 @@ class ParallelStreams:
 
     async def label(self) -> bool:
         """Label what is left, or as much of it as a segment can. No stream stays open. Returns whether it was all."""
-        while not self._state.is_planned:
-            await self._plan()
+        await self.plan()
         if not self._state.sequential:
             await self._run_streams()
         return await self._label_sequentially() if self._state.sequential else not self._is_ending
@@ -77,8 +76,13 @@ class ParallelStreams:
                 self._state.add_reports([result.counted])
         self._streams.clear()
 
+    async def plan(self) -> None:
+        """Cut what is left into batches, if it is not cut for this number of streams. No stream is open."""
+        while not self._state.is_planned:
+            await self._plan()
+
     async def _plan(self) -> None:
-        """Cut what is left into batches. No stream is open, and those of the next segment begin with these."""
+        """Cut what is left into batches. Those of the next segment begin with these."""
         state = self._state
         planned = await workflow.execute_activity_method(
             RunActivities.plan_batches,

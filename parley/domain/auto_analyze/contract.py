@@ -25,6 +25,13 @@ from typing import Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from parley.domain.auto_analyze.consistency import Consistency
+from parley.domain.auto_analyze.processing import (
+    BATCH_PROVIDERS,
+    NO_BATCH_API,
+    BatchFigures,
+    Processing,
+    Submissions,
+)
 from parley.domain.chat import ChatSession, Containment
 from parley.domain.model import Model, Text, WorkspaceId
 from parley.domain.requests import MAX_WAIT_LIMIT_SECONDS, ByName
@@ -114,6 +121,8 @@ class AutoAnalyzeInput(ByName):
     of an earlier job; sessions that it labelled are left out, and its labels are those to start from. `probes`: how
     many sessions are labelled a second time to measure how often streams agree; 0 for none, None for 1%, 5 to 50.
     `fork_of`: the key of the job whose sample and batches this run has.
+    `processing`: `batch` sends the requests of the streams to the provider's batch API, which answers within a day at
+    half price; they contain the labels of the discovery, and no later ones.
     """
 
     workspace_id: WorkspaceId
@@ -134,6 +143,7 @@ class AutoAnalyzeInput(ByName):
     fork_of: Text | None = None
     review: bool = False
     review_limit_seconds: int = Field(default=DEFAULT_REVIEW_LIMIT_SECONDS, gt=0, le=MAX_WAIT_LIMIT_SECONDS)
+    processing: Processing = "realtime"
     debug: bool = False
     snapshot: "RunSnapshot | None" = Field(default=None, description="set by the workflow when it continues as new")
 
@@ -143,6 +153,12 @@ class AutoAnalyzeInput(ByName):
             raise ValueError("labels come from a file or from an earlier run, not from both: leave one out")
         if self.closed and self.taxonomy is None and self.since is None:
             raise ValueError("a closed kind needs labels to start from: give them, or leave `closed` out")
+        return self
+
+    @model_validator(mode="after")
+    def _provider_has_batches(self) -> Self:
+        if self.processing == "batch" and self.provider not in (None, *BATCH_PROVIDERS):
+            raise ValueError(f"{self.provider.value} {NO_BATCH_API}")
         return self
 
     @property
@@ -269,6 +285,8 @@ class BatchStep(Model):
         """The last round whose labels the request contains; None for the newest labels. Discovery is known to all."""
         if self.phase is Phase.DISCOVERY:
             return self.round - 1
+        if self.job.input.processing == "batch":
+            return 0
         staleness = self.job.input.max_staleness
         return None if staleness is None else max(self.round - 1 - staleness, 0)
 
@@ -625,7 +643,7 @@ class Statistics(Model):
     `looked_at`: sessions whose intent was in doubt and was looked at again, `reassigned`: those that got another one.
     `quotes_missing`: labels from replies without a quote that is in their session. `reviewed`: whether a person
     approved the merges; None for a run without a review.
-    `consistency`: None for a run that ended early.
+    `consistency`: None for a run that ended early. `batch`: None for a run that asked nothing in batches.
     `stream_utilisation`: the time that streams spent on batches, as a share from 0 to 1. `cost_usd`: of all paid
     requests, uncertain cost included. `warnings`: the last three.
     `cached_tokens`: those of prompts that vendors had cached, which cost less; `prompt_cache_saved_usd`: how much less,
@@ -661,6 +679,7 @@ class Statistics(Model):
     quotes_missing: int = 0
     reviewed: bool | None = None
     consistency: Consistency | None = None
+    batch: BatchFigures | None = None
     tokens_by_phase: dict[Phase, int] = Field(default_factory=dict)
     cached_tokens: int = 0
     prompt_cache_saved_usd: Decimal = Decimal(0)
@@ -750,6 +769,7 @@ class AutoAnalyzeProgress(Model):
 
     `parallel_streams`: how many streams label sessions, or will; `streams`: those that do.
     `seconds_left`: the time that labelling still takes at the pace of the current phase; None if unknown.
+    `batch`: what was asked in batches; None if nothing was.
     """
 
     phase: Phase
@@ -765,6 +785,7 @@ class AutoAnalyzeProgress(Model):
     cost_usd: Decimal = Decimal(0)
     rate: float = 0.0
     seconds_left: float | None = None
+    batch: BatchFigures | None = None
     degraded: bool = False
     warnings: int = 0
     held: Held = ""
@@ -852,7 +873,7 @@ class RunSnapshot(Model):
     labelled one after the other. `labelled_by_streams`: sessions, with copies. `kinds_resolved`: those whose labels
     are compared. `probed`: probes are asked. `reassignment`: None before labels are merged. `next_reassignment`: the
     next batch of it.
-    `refused_in_a_row`: sessions refused since one was labelled.
+    `refused_in_a_row`: sessions refused since one was labelled. `submissions`: to a batch API.
     """
 
     plan: Plan
@@ -899,6 +920,7 @@ class RunSnapshot(Model):
     phase: Phase
     rate: float
     seconds_left: float | None
+    submissions: Submissions = Submissions()
 
 
 class CopyLabels(Model):

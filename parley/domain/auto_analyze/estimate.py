@@ -33,11 +33,15 @@ EVIDENCE_TOKENS, NEAREST_TOKENS = 115, 60
 SESSIONS_LOOKED_AT, DOUBTS_SHARE, CHOICES_TOKENS, DOUBT_TOKENS, DECISION_TOKENS = 40, 0.25, 2500, 60, 20
 
 
+IN_BATCHES = "the requests of the streams are answered in batches, at half price: within 24 hours, mostly sooner"
+
+
 class PhaseEstimate(Model):
     """One phase of a run.
 
     requests: to a model, without repetitions. rounds: how many of them are made one after another.
-    minutes: with replies as fast as this model's last ones; None where the ledger has none of them.
+    minutes: with replies as fast as this model's last ones; None where the ledger has none of them, and for what is
+        asked in batches.
     """
 
     phase: Phase
@@ -133,6 +137,7 @@ def estimate(
     model: str,
     rates: Rates,
     speed: Speed,
+    batch_rates: Rates | None = None,
 ) -> RunEstimate:
     """Estimate a run: its batches are those of the run, its labels those of a common dataset.
 
@@ -143,6 +148,7 @@ def estimate(
         model: its model.
         rates: its prices.
         speed: how fast it answers.
+        batch_rates: its prices in a batch, for a run that asks in batches.
 
     Returns:
         The estimate. The discovery is counted whole, although it may end early, and the second look with as many
@@ -156,7 +162,8 @@ def estimate(
         _conflicts(given, model),
         _second_look(work, given),
     )
-    phases = tuple(_phase(one, rates, speed) for one in works if one.requests)
+    in_batches = batch_rates if given.processing == "batch" else None
+    phases = tuple(_phase(one, rates, speed, in_batches) for one in works if one.requests)
     minutes = [one.minutes for one in phases]
     return RunEstimate(
         provider=provider,
@@ -222,7 +229,10 @@ def _second_look(work: Workload, given: AutoAnalyzeInput) -> _Work:
     return _Work(Phase.REASSIGNMENT, steps, -(-steps // given.streams), sent, doubts * DECISION_TOKENS)
 
 
-def _phase(work: _Work, rates: Rates, speed: Speed) -> PhaseEstimate:
+def _phase(work: _Work, rates: Rates, speed: Speed, batch_rates: Rates | None) -> PhaseEstimate:
+    """`batch_rates`: None where nothing is asked in batches."""
+    if batch_rates is not None and work.phase is Phase.PARALLEL:
+        work, rates, speed = work._replace(rounds=1), batch_rates, speed._replace(seconds_per_token=None)
     return PhaseEstimate(
         **work._asdict(),
         estimated_usd=cost(Usage(input_tokens=work.input_tokens, output_tokens=work.output_tokens), rates),
@@ -240,6 +250,8 @@ def _minutes(work: _Work, speed: Speed) -> float | None:
 def _warnings(given: AutoAnalyzeInput, provider: Provider, model: str, speed: Speed) -> tuple[str, ...]:
     idle = idle_streams(given.streams, speed.requests_per_second)
     slow = (f"{provider.value}: {idle}",) if idle else ()
+    if given.processing == "batch":
+        slow = (IN_BATCHES,)
     unknown = f"no reply of {model} is on record in this workspace: the minutes are not estimated"
     return (*slow, unknown) if speed.seconds_per_token is None else slow
 
