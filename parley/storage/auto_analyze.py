@@ -510,7 +510,7 @@ async def labels_found(
     come before their labels. So a label's place never changes.
     """
     own = _of(AutoLabel, workspace_id, job_key)
-    # Given labels are not found, and what only a probe has is no result.
+    # Given labels are not found, and what only a probe has is not a result.
     of_rounds = (col(AutoLabel.first_round) > GIVEN_ROUND, col(AutoLabel.first_round) < PROBED_ROUND)
     found = select(col(AutoLabel.kind), col(AutoLabel.label)).where(*own, *of_rounds)
     if not has_ended:

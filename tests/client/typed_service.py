@@ -50,10 +50,12 @@ from parley import (
     Costs,
     DaySpend,
     Deadlines,
+    DifferingSession,
     Digits,
     Disagreement,
     DiscoveryTerms,
     DocumentKind,
+    EarlierRun,
     Ended,
     EnergyBalance,
     ErrorKind,
@@ -71,6 +73,7 @@ from parley import (
     GenerateStream,
     GenerationHandle,
     GenerationReport,
+    GivenLabel,
     HealthReport,
     HearingOptions,
     Housekeeping,
@@ -83,11 +86,14 @@ from parley import (
     JobPage,
     JobSummary,
     KeyAction,
+    KindDrift,
     Knowledge,
     KnowledgeDocument,
     KnowledgePassage,
     KnowledgeUsed,
+    LabelChange,
     LabelCount,
+    LabelDrift,
     LabelKind,
     LabelledChat,
     LabelMaps,
@@ -96,6 +102,7 @@ from parley import (
     LabelOrigin,
     LabelPair,
     LabelsChanged,
+    LabelTrend,
     ListedConversation,
     MapAction,
     Memory,
@@ -114,6 +121,7 @@ from parley import (
     NumberSettings,
     OnRateLimit,
     Optimized,
+    PairOfLabels,
     ParleyError,
     Period,
     PhaseCost,
@@ -137,9 +145,11 @@ from parley import (
     Reports,
     Rubric,
     RubricSkill,
+    RunComparison,
     RunControls,
     RunEstimate,
     RunOverview,
+    RunSide,
     Scope,
     Session,
     SessionAnalysisInput,
@@ -153,6 +163,7 @@ from parley import (
     StreamReceiver,
     StreamTarget,
     Summary,
+    Taxonomy,
     TextDelta,
     TextPart,
     TimeSeries,
@@ -173,6 +184,7 @@ from parley import (
     WeekSpend,
     Word,
     WorkspaceConfiguration,
+    read_labels,
 )
 
 
@@ -367,8 +379,12 @@ async def label(client: Client, path: Path) -> None:
         "reassign": True,
         "review": True,
         "review_limit_seconds": 3600,
+        "probes": 10,
+        "labels": Taxonomy(labels=(GivenLabel(label="refund", definition="Money back", examples=("a",)),), closed=True),
         "debug": False,
     }
+    given: Taxonomy = read_labels(path, closed=False)
+    print([label.kind for label in given.labels])
     handle: AutoAnalyzeHandle = await client.auto_analyze(
         imported.dataset_id, user_id="ann", run_name="nightly", **options
     )
@@ -411,7 +427,19 @@ async def label(client: Client, path: Path) -> None:
     new: tuple[NewLabels, ...] = run.new_labels
     phases: tuple[PhaseCost, ...] = run.phases
     consistency: Consistency = run.consistency
-    print(len(flows), len(new), len(phases), consistency.agreement)
+    earlier: EarlierRun | None = run.since
+    print(len(flows), len(new), len(phases), consistency.agreement, earlier)
+    drift: LabelDrift = await client.label_drift(handle.id, handle.job_key)
+    kinds: tuple[KindDrift, ...] = drift.kinds
+    changes: list[LabelChange] = [change for kind in kinds for change in kind.of(LabelTrend.NEW, LabelTrend.GREW)]
+    again_with: AutoAnalyzeHandle = await client.fork_auto_analyze(
+        handle.id, provider=Provider.OPENAI, model="gpt-4o", budget_usd=Decimal(2), run_name="larger"
+    )
+    compared: RunComparison = await client.compare_runs(handle.job_key, again_with.job_key, examples=3)
+    side: RunSide = compared.second
+    moved: tuple[PairOfLabels, ...] = compared.moved
+    differing: tuple[DifferingSession, ...] = compared.examples
+    print(changes, side.cost_usd, [pair.sessions for pair in moved], [one.said for one in differing])
     quoted: AsyncIterator[QuotedSession] = handle.quoted_sessions()
     async for quote in quoted:
         print(quote.quote)

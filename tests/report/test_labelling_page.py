@@ -1,14 +1,18 @@
 """The report of a labelling run: offline, escaped, at any width, searched and paged without rendering all sessions."""
 
 import re
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser, expect
 
+from parley.domain.auto_analyze.consistency import Consistency
 from parley.domain.auto_analyze.contract import LabelCount, LabelKind
-from parley.domain.auto_analyze.overview import Flow, NewLabels, QuotedSession, RunOverview
+from parley.domain.auto_analyze.drift import drift
+from parley.domain.auto_analyze.overview import EarlierRun, Flow, NewLabels, QuotedSession, RunOverview
 from parley.domain.chat import Containment
 from parley.report.flows import MOST_BARS, MOST_TILES, bars, flow, treemap
 from parley.report.labelling import SESSIONS_IN_BLOCK, write_page
@@ -57,6 +61,37 @@ async def test_no_text_becomes_markup():
     tags = [tag for tag, _ in Texts(page).tags]
     assert ("img" in tags, tags.count("script")) == (False, 2)
     assert not any("onerror" in attributes for _, attributes in Texts(page).tags)
+
+
+def continued(**changes: Any) -> dict[str, Any]:
+    """A run on new sessions only, with probes."""
+    kinds = (
+        drift(LabelKind.INTENT, {"refund": 500, "fax": 20, "login": 80}, {"refund": 200, "login": 90, "app": 10}),
+        drift(LabelKind.DROP_OFF_LOCATION, {}, {"form": 3}),
+    )
+    since = EarlierRun(
+        id="auto-analyze/default/abc",
+        job_key="key",
+        name="january.jsonl",
+        created_at=datetime(2026, 2, 2, 9, tzinfo=UTC),
+        sessions=600,
+        drift=kinds,
+    )
+    figures = Consistency(
+        probes=50, probe_agreement_before=0.8, probe_agreement=0.94, probe_interval=(0.83, 0.98), other=0.07
+    )
+    return {"since": since, "consistency": figures, **changes}
+
+
+async def test_a_run_on_new_sessions_says_so_and_shows_what_changed():
+    sessions = sessions_of(40)
+    page = await page_of(overview_of(sessions, **continued()), sessions)
+    assert "Only new sessions: 600 of the file are labelled by an earlier run (january.jsonl" in page
+    assert "94.0% of 50 probes (95% interval 83.0% to 98.0%), 80.0% before merging" in page
+    rows = re.findall(r'<tr><th scope="row" class="wrap">(\w+)</th><td>(\w+)</td>', page)
+    assert rows == [("login", "grew"), ("refund", "shrank"), ("app", "new"), ("fax", "gone"), ("form", "new")]
+    assert "Drop-off locations that changed since the earlier run" in page
+    assert page.count("Jensen-Shannon distance") == 1
 
 
 async def test_a_run_without_labels_has_a_page():

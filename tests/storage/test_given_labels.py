@@ -71,7 +71,7 @@ async def test_a_probe_has_labels_of_its_own(database: Database):
     assert (await run.call(runs.found_labels))[INTENT] == {"parcel", "refund"}
 
 
-async def test_long_and_unlabelled_sessions_are_no_probes(database: Database):
+async def test_long_and_unlabelled_sessions_are_left_out(database: Database):
     run = await run_of(database)
     assert await run.call(probes.rounds_of, [1, 0, 5], 1000) == {1: 1, 0: 1}
     assert await run.call(probes.rounds_of, [1, 0], 100) == {0: 1}

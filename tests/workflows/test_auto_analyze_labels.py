@@ -49,7 +49,7 @@ class TestGivenLabels:
         job = await start(client, path, chats(60), labels=given())
         statistics = (await job.result()).statistics
         assert statistics is not None
-        intents = {one.intent for one in await sessions_of(client, job)}
+        intents = {one.intent or "" for one in await sessions_of(client, job)}
         assert intents & {*INTENTS}
         assert intents - {*INTENTS}
         for label in intents & {*INTENTS}:
@@ -89,7 +89,7 @@ class TestEarlierRuns:
 
 @pytest.mark.usefixtures("worker")
 class TestProbes:
-    async def test_probes_are_paid_requests_whose_labels_are_no_result(self, client: Client, path: Path) -> None:
+    async def test_the_labels_of_probes_are_paid_and_change_nothing(self, client: Client, path: Path) -> None:
         plain = await start(client, path, chats(60), probes=0, run_name="plain")
         without = (await plain.result()).statistics
         job = await start(client, path, chats(60), probes=12, run_name="probed")

@@ -28,7 +28,7 @@ class Prober:
         self._is_over_budget = False
 
     async def run(self) -> None:
-        """Ask for all probes. Their labels are no result, so the run neither parks nor fails for them."""
+        """Ask for all probes. Their labels are not a result, so the run neither parks nor fails for them."""
         probes = await workflow.execute_activity_method(
             RunActivities.plan_probes,
             PlanProbes(job=self._job, end=self._state.plan.requested, rounds=self._state.rounds),

@@ -829,11 +829,20 @@ class MergeStep(Model):
 
 
 class LabelOrigin(Model):
-    """A label that became a canonical one. `first_round`: which round found it; 0 or less for the discovery."""
+    """A label that became a canonical one. `first_round`: which round found it; 0 or less for the discovery.
+
+    It is `GIVEN_ROUND` for a label that the run started from, and `PROBED_ROUND` for one that only a probe has.
+    """
 
     label: str
     first_round: int
     merges: tuple[MergeStep, ...] = ()
+
+    @property
+    def found(self) -> str:
+        """Where the label comes from, in words."""
+        known = {GIVEN_ROUND: "given", PROBED_ROUND: "probe"}
+        return known.get(self.first_round) or (f"round {self.first_round}" if self.first_round > 0 else "discovery")
 
 
 class ExportedSession(Model):

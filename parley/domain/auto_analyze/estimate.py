@@ -28,9 +28,9 @@ from parley.domain.tokens import count_tokens
 LABELS, LABEL_TOKENS, TOKENS_BESIDE_MESSAGES, LABELS_OF_A_SESSION = 90, 6, 30, 65
 # The tokens of a label's evidence in a comparison, and in a request for labels.
 EVIDENCE_TOKENS, NEAREST_TOKENS = 115, 60
-# Of the second look, on the same sample: the sessions of a step, the share of them that are in doubt, and the tokens of
-# the labels that a request shows, of a session in doubt, and of its answer.
-SESSIONS_LOOKED_AT, DOUBTS_SHARE, CHOICES_TOKENS, DOUBT_TOKENS, DECISION_TOKENS = 40, 0.25, 2500, 60, 20
+# Of the second look, on the same sample: the share of the sessions that are in doubt, how many of them a request has,
+# and the tokens of the labels that it shows, of a session in doubt, and of its answer.
+DOUBTS_SHARE, DOUBTS_TOGETHER, CHOICES_TOKENS, DOUBT_TOKENS, DECISION_TOKENS = 0.68, 15, 3200, 70, 12
 
 
 IN_BATCHES = "the requests of the streams are answered in batches, at half price: within 24 hours, mostly sooner"
@@ -222,11 +222,11 @@ def _compared_tokens(requests: int, labels: int) -> int:
 
 
 def _second_look(work: Workload, given: AutoAnalyzeInput) -> _Work:
-    """The sessions in doubt, those of one step together, with the evidence of the labels that they choose from."""
-    steps = -(-work.sent // SESSIONS_LOOKED_AT) if given.reassign and not given.has_closed_intents else 0
-    doubts = int(work.sent * DOUBTS_SHARE) if steps else 0
-    sent = steps * (count_tokens(REASSIGN_SYSTEM) + CHOICES_TOKENS) + doubts * DOUBT_TOKENS
-    return _Work(Phase.REASSIGNMENT, steps, -(-steps // given.streams), sent, doubts * DECISION_TOKENS)
+    """The sessions in doubt, with the evidence of the labels that they choose from."""
+    doubts = int(work.sent * DOUBTS_SHARE) if given.reassign and not given.has_closed_intents else 0
+    requests = -(-doubts // DOUBTS_TOGETHER)
+    sent = requests * (count_tokens(REASSIGN_SYSTEM) + CHOICES_TOKENS) + doubts * DOUBT_TOKENS
+    return _Work(Phase.REASSIGNMENT, requests, -(-requests // given.streams), sent, doubts * DECISION_TOKENS)
 
 
 def _phase(work: _Work, rates: Rates, speed: Speed, batch_rates: Rates | None) -> PhaseEstimate:

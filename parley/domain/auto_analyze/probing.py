@@ -1,7 +1,7 @@
 """Probe sessions: a few sessions of a run that are labelled a second time, to see how often two streams agree.
 
 A probe is asked in the place of another round than its own, together with other sessions, and with the labels that
-were known to that round. Its second labels are no result: they are compared with the first ones.
+were known to that round. Its second labels are not a result: they are compared with the first ones.
 """
 
 import hashlib

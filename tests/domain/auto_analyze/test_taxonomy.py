@@ -1,13 +1,19 @@
 """The labels that a run starts from, and how a closed kind keeps to them."""
 
+from collections.abc import Sequence
+
 import pytest
 from pydantic import ValidationError
 
-from parley.domain.auto_analyze.contract import LabelKind
+from parley.domain.auto_analyze.contract import GIVEN_ROUND, PROBED_ROUND, LabelKind, LabelOrigin
+from parley.domain.auto_analyze.evidence import LabelEvidence, combined
+from parley.domain.auto_analyze.likeness import Likeness
+from parley.domain.auto_analyze.merging import read_merges, spelled_alike
+from parley.domain.auto_analyze.sampling import coverage
 from parley.domain.auto_analyze.taxonomy import Allowed, GivenLabel, Taxonomy, with_other, within
 from parley.domain.auto_analyze.validation import judge
 from parley.domain.chat import Containment
-from tests.domain.auto_analyze.chats import reply
+from tests.domain.auto_analyze.chats import grouped, reply
 
 ALLOWED = Allowed({LabelKind.INTENT: ["lost parcel", "self-service", "other"]})
 
@@ -76,3 +82,42 @@ def test_a_label_outside_is_asked_again_and_then_becomes_other():
 
 def test_without_closed_kinds_nothing_changes():
     assert within(verdict("billing"), Allowed({}), to_other=True) == verdict("billing")
+
+
+@pytest.mark.parametrize(
+    ("first_round", "found"), [(GIVEN_ROUND, "given"), (-3, "discovery"), (2, "round 2"), (PROBED_ROUND, "probe")]
+)
+def test_the_origin_of_a_label_is_shown_in_words(first_round: int, found: str):
+    assert LabelOrigin(label="a", first_round=first_round).found == found
+
+
+def merged(*labels: LabelEvidence, group: Sequence[str]) -> dict[str, str]:
+    return read_merges(grouped(group), labels, Likeness({one.label: one.text for one in labels})).mapping
+
+
+def test_a_given_label_is_neither_merged_nor_renamed():
+    found, given, rare = (
+        LabelEvidence(label="money back", sessions=90),
+        LabelEvidence(label="refund", sessions=0, given=True),
+        LabelEvidence(label="reimbursement", sessions=1, given=True),
+    )
+    assert merged(found, given, group=["money back", "refund"]) == {"money back": "refund"}
+    assert merged(given, rare, group=["refund", "reimbursement"]) == {}
+    several = merged(found, given, rare, group=["money back", "refund", "reimbursement"])
+    assert several == {"money back": "reimbursement"}, "of given labels, that of most sessions"
+
+
+def test_a_given_label_keeps_its_spelling():
+    labels = [LabelEvidence(label="refunds", sessions=9), LabelEvidence(label="refund", given=True)]
+    assert spelled_alike(labels) == {"refunds": "refund"}
+    assert spelled_alike([one.model_copy(update={"given": True}) for one in labels]) == {}
+
+
+def test_prompts_do_not_show_that_a_label_was_given():
+    assert "given" not in LabelEvidence(label="refund", given=True).model_dump()
+    assert combined("refund", [LabelEvidence(label="refund", given=True), LabelEvidence(label="refunds")]).given
+
+
+def test_a_given_label_of_one_session_is_not_new():
+    assert coverage(["refund", "parcel", "parcel", "login"]) == 0.5
+    assert coverage(["refund", "parcel", "parcel", "login"], ["refund", "login"]) == 1.0
