@@ -120,7 +120,10 @@ def test_a_short_session_is_asked_for_fewer_points_alone_and_with_others() -> No
     short, long = talk("a" * (SHORT_CHARACTERS - 5)), talk("a" * SHORT_CHARACTERS)
     requests = [coaching_request(one, SALES, habits(one), None, max_tokens=MAX_TOKENS) for one in (short, long)]
     requests.append(joint_request(SALES, [(short, habits(short), None)] * 2))
-    asked = [re.search(r"Give ([a-z ]+) strengths? and ([a-z ]+) improvements?\.", str(one.messages[0].content)) for one in requests]
+    asked = [
+        re.search(r"Give ([a-z ]+) strengths? and ([a-z ]+) improvements?\.", str(one.messages[0].content))
+        for one in requests
+    ]
     assert [one and one.groups() for one in asked] == [("one or two",) * 2, ("two to four",) * 2, ("one",) * 2]
 
 
