@@ -99,7 +99,8 @@ def in_sequence(spoken: Iterable[SpokenWord]) -> list[SpokenWord]:
         start = max(start, at)
         at = max(end, start)
         before = word.text
-        ordered.append(word.model_copy(update={"start": start, "end": at}))
+        is_right = (start, at) == (word.start, word.end)
+        ordered.append(word if is_right else word.model_copy(update={"start": start, "end": at}))
     return ordered
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from decimal import Decimal
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -12,6 +13,11 @@ from sqlmodel import col
 from parley.domain.errors import NotFound
 from parley.domain.session import Session
 from parley.storage.tables import Recording, StoredSession
+
+# The steps of an analysis read the same session one after the other, and checking it takes 5 to 40 ms. What was read
+# last is kept by its hash, unless it is long. It is given only where its row is there.
+MOST_KEPT, MOST_KEPT_WORDS = 16, 3000
+_READ: dict[str, Session] = {}
 
 
 def content_hash(session: Session) -> str:
@@ -44,7 +50,16 @@ async def load_session(tx: AsyncSession, workspace_id: str, session_id: str, sha
     row = await tx.get(StoredSession, (workspace_id, session_id, sha256))
     if row is None:
         raise NotFound(f"workspace {workspace_id!r} has no session {session_id!r} with content {sha256[:12]}")
-    return Session.model_validate(row.payload)
+    return _READ.get(sha256) or _read(sha256, row.payload)
+
+
+def _read(sha256: str, payload: dict[str, Any]) -> Session:
+    session = Session.model_validate(payload)
+    if sum(1 + len(turn.words) for turn in session.turns) <= MOST_KEPT_WORDS:
+        _READ[sha256] = session
+        while len(_READ) > MOST_KEPT:
+            _READ.pop(next(iter(_READ)))
+    return session
 
 
 async def save_recording(tx: AsyncSession, workspace_id: str, audio: bytes, seconds: float) -> str:

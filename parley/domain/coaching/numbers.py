@@ -20,6 +20,7 @@ TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "nin
 SPELLED = ("zero", *DIGITS, *TEENS, *(f"{ten}{one}" for ten in TENS for one in ("", *(f"-{one}" for one in DIGITS))))
 WRITTEN = rf"(?:{'|'.join(TENS)})(?:[ -](?:{'|'.join(DIGITS)}))?|{'|'.join(('zero', *TEENS, *DIGITS))}"
 NUMBER = rf"(?P<number>\d+(?:[.,]\d+)?|\b(?:{WRITTEN})\b)"
+A_NUMBER = re.compile(NUMBER, re.IGNORECASE)
 # A share of the measured value by which a rounded number may differ from it.
 ROUNDING = 0.05
 LOWER = ("under", "below", "less than", "fewer than", "slower than", "at most", "up to")
@@ -116,7 +117,7 @@ def _sentence(
     count = 0
     for given in _clauses(sentence):
         clause: str | None = given
-        for measure in (*measures, *whose(given)):
+        for measure in (*measures, *whose(given)) if A_NUMBER.search(given) else ():
             clause, changes = _clause(clause, measure)
             if clause is None:
                 return None, 0
