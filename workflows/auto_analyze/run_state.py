@@ -136,8 +136,13 @@ class RunState:
         return RunControls(held=self._held, finishing=self.finishing, budget_usd=self.budget_usd)
 
     @property
+    def awaits_review(self) -> bool:
+        """Whether the merges are neither approved nor applied."""
+        return self.in_review and not self.reviewed
+
+    @property
     def _held(self) -> Held:
-        return "paused" if self.paused else "budget" if self.over_budget else "review" if self.in_review else ""
+        return "paused" if self.paused else "budget" if self.over_budget else "review" if self.awaits_review else ""
 
     @property
     def is_labelled(self) -> bool:
@@ -248,7 +253,8 @@ class RunState:
 
     def approve(self) -> None:
         """A person has approved the labels."""
-        self.reviewed = True
+        self.reviewed, self.note = True, ""
+        self._show()
 
     def end_review(self) -> None:
         """The labels are applied now."""
