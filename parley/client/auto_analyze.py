@@ -218,15 +218,15 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
             NotFound: the job does not run, or there is no such label.
             Unreachable: Temporal or the job's worker does not answer.
         """
+        if not await self.labels.is_in_review():
+            raise InvalidInput("does not wait for a review of its labels", where=self.id)
         if version is None:
-            version = (await self.labels.show(LabelKind.INTENT)).version
+            version = (await self.labels.history())[-1].version
         if rejected:
             version = (await self.labels.reject(rejected, version=version, made_by=made_by)).version
         for pair in added:
             merged = await self.labels.merge(pair.label, pair.into, kind=pair.kind, version=version, made_by=made_by)
             version = merged.version
-        if version is None:
-            raise InvalidInput("does not wait for a review of its labels", where=self.id)
         return await self._control(APPROVE, ApproveLabels(version=version, made_by=made_by))
 
     async def set_streams(self, streams: int) -> RunControls:

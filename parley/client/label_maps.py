@@ -56,13 +56,9 @@ class LabelMaps:
         kinds = [*LabelKind] if kind is None else [kind]
         async with self._backend.database.transaction(bulk=True) as tx:
             run = await runs.find(tx, *scope)
-            latest = await label_maps.current(tx, *scope)
+            number, state = await label_maps.latest_state(tx, *scope)
             history = {one.version: one for one in await label_maps.history(tx, *scope)}
-            if latest is None:
-                mappings = await label_maps.canonical(tx, *scope)
-                state = LabelMap({one: KindMap(mappings[one], {}) for one in kinds}, reassigned=False)
-            else:
-                state = await label_maps.state_of(tx, latest)
+            history = history or {number: _unrecorded(run)}
             merges = await label_maps.run_merges(tx, *scope)
             labels: list[CanonicalLabel] = []
             for one in kinds:
@@ -72,7 +68,7 @@ class LabelMaps:
                 described = _Described(one, state.kinds[one], evidence, counts, rounds, merges[one], history)
                 labels += described.labels()
         return LabelMapView(
-            version=None if latest is None else latest.version,
+            version=number or None,
             review_until=run.review_until if run.ended_at is None else None,
             labels=tuple(labels),
         )
@@ -81,6 +77,21 @@ class LabelMaps:
         """The versions of the labels, the oldest first: what made each, when and why."""
         async with self._backend.database.reads() as tx:
             return await label_maps.history(tx, self._workspace_id, self._job_key)
+
+    async def is_in_review(self) -> bool:
+        """Whether the run waits for a review of its merges.
+
+        Raises:
+            InvalidInput: it is not finished, and does not wait for one.
+            NotFound: there is no such job.
+        """
+        async with self._backend.database.reads() as tx:
+            run = await runs.find(tx, self._workspace_id, self._job_key)
+        if await self._has_ended(run):
+            return False
+        if run.review_until is None:
+            raise InvalidInput("the run is not finished: its labels can be changed when it is", where=self._job_id)
+        return True
 
     async def merge(
         self,
@@ -154,7 +165,7 @@ class LabelMaps:
             LabelsChanged: the labels have another version.
         """
         scope = (self._workspace_id, self._job_key)
-        in_review = await self._is_in_review()
+        in_review = await self.is_in_review()
         async with self._backend.database.transaction(bulk=True) as tx:
             _check_review(await label_maps.lock(tx, *scope), in_review=in_review)
             latest = await label_maps.begin(tx, *scope)
@@ -213,7 +224,7 @@ class LabelMaps:
         """Add a version with a change, and apply it to the sessions, unless the run waits for a review."""
         scope = (self._workspace_id, self._job_key)
         change = change._replace(reason=_checked_reason(change.reason))
-        in_review = await self._is_in_review()
+        in_review = await self.is_in_review()
         async with self._backend.database.transaction(bulk=True) as tx:
             _check_review(await label_maps.lock(tx, *scope), in_review=in_review)
             latest = await label_maps.begin(tx, *scope)
@@ -223,20 +234,6 @@ class LabelMaps:
             if not in_review:
                 await label_maps.apply(tx, *scope, state)
         return await self._version(added.version)
-
-    async def _is_in_review(self) -> bool:
-        """Whether the run waits for a review.
-
-        Raises:
-            InvalidInput: the run is not finished, and does not wait for one.
-        """
-        async with self._backend.database.reads() as tx:
-            run = await runs.find(tx, self._workspace_id, self._job_key)
-        if await self._has_ended(run):
-            return False
-        if run.review_until is None:
-            raise InvalidInput("the run is not finished: its labels can be changed when it is", where=self._job_id)
-        return True
 
     async def _has_ended(self, run: AutoRun) -> bool:
         if run.ended_at is not None:
@@ -314,6 +311,21 @@ def _check_review(run: AutoRun, *, in_review: bool) -> None:
     """
     if in_review and run.review_until is None:
         raise LabelsChanged("the review has just ended: look at the labels again when the run is finished")
+
+
+def _unrecorded(run: AutoRun) -> LabelMapVersion:
+    """The version that merging would have made, of a run from before versions were recorded."""
+    return LabelMapVersion(
+        version=1,
+        parent=0,
+        action=MapAction.MERGED,
+        made_by=label_maps.RUN,
+        reason="",
+        kind=None,
+        labels=(),
+        into=None,
+        created_at=run.ended_at or run.created_at,
+    )
 
 
 def _merged_by(version: LabelMapVersion, by_run: RunMerge | None) -> MergedBy:

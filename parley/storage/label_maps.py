@@ -85,7 +85,7 @@ async def history(tx: AsyncSession, workspace_id: str, job_key: str) -> list[Lab
         .order_by(col(AutoLabelMap.version))
     )
     rows = [dict(row) for row in (await tx.execute(query)).mappings()]
-    return [LabelMapVersion(**row, labels=tuple(row.pop("sources")), into=row.pop("target")) for row in rows]
+    return [LabelMapVersion(labels=tuple(row.pop("sources")), into=row.pop("target"), **row) for row in rows]
 
 
 async def state_of(tx: AsyncSession, row: AutoLabelMap) -> LabelMap:
@@ -94,19 +94,29 @@ async def state_of(tx: AsyncSession, row: AutoLabelMap) -> LabelMap:
     return read_map(found, row.labels, reassigned=row.reassigned)
 
 
-async def begin(tx: AsyncSession, workspace_id: str, job_key: str) -> AutoLabelMap:
-    """The latest version, which is made from the labels as they are if there is none.
+async def latest_state(tx: AsyncSession, workspace_id: str, job_key: str) -> tuple[int, LabelMap]:
+    """The number and the state of the latest version; 0 before labels are merged.
 
-    A run that ended before its labels were merged has none.
+    A run that ended before versions were recorded, or before its labels were merged, has none: then it is the state
+    of its labels, as version 1 if some are merged.
     """
     found = await current(tx, workspace_id, job_key)
     if found is not None:
-        return found
-    await add(tx, workspace_id, job_key, LabelMap({}, reassigned=False), Change(MapAction.FOUND), parent=None)
+        return found.version, await state_of(tx, found)
     mappings = await canonical(tx, workspace_id, job_key)
     query = select(func.count()).where(*_of_session(workspace_id, job_key), col(AutoSession.merged_intent).is_not(None))
     reassigned = bool((await tx.execute(query)).scalar_one())
     state = LabelMap(map_of(mappings, 1).kinds, reassigned=reassigned)
+    return int(any(one.places for one in state.kinds.values())), state
+
+
+async def begin(tx: AsyncSession, workspace_id: str, job_key: str) -> AutoLabelMap:
+    """The latest version. The first ones are made from the labels as they are, if there is none."""
+    found = await current(tx, workspace_id, job_key)
+    if found is not None:
+        return found
+    _, state = await latest_state(tx, workspace_id, job_key)
+    await add(tx, workspace_id, job_key, LabelMap({}, reassigned=False), Change(MapAction.FOUND), parent=None)
     return await add(tx, workspace_id, job_key, state, Change(MapAction.MERGED), parent=0)
 
 

@@ -12,7 +12,7 @@ from google.protobuf.json_format import MessageToDict
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHistory
 
-from parley import Client
+from parley import AutoAnalyzeHandle, Client
 from parley.client.reading import read_session
 from parley.domain.auto_analyze.contract import DiscoveryTerms
 from parley.domain.coaching.collecting import CollectorInput
@@ -158,16 +158,30 @@ def chats(path: Path, count: int) -> Path:
 
 
 async def labelled(client: Client, count: int, **terms: Any) -> str:
-    with TemporaryDirectory() as directory:
-        imported = await client.import_chats(chats(Path(directory) / "chats.jsonl", count))
-    discovery = DiscoveryTerms(min_sessions=3, max_sessions=3)
-    job = await client.auto_analyze(imported.dataset_id, user_id="u", discovery=discovery, **terms)
+    job = await labelling(client, count, **terms)
     await job.result()
     return job.id
 
 
+async def labelling(client: Client, count: int, **terms: Any) -> AutoAnalyzeHandle:
+    with TemporaryDirectory() as directory:
+        imported = await client.import_chats(chats(Path(directory) / "chats.jsonl", count))
+    discovery = DiscoveryTerms(min_sessions=3, max_sessions=3)
+    return await client.auto_analyze(imported.dataset_id, user_id="u", discovery=discovery, **terms)
+
+
 async def auto_analyze(client: Client, _: SimulatorAdmin) -> str:
     return await labelled(client, 20, streams=2)
+
+
+async def auto_analyze_reviewed(client: Client, _: SimulatorAdmin) -> str:
+    """A run whose merges a person approves."""
+    job = await labelling(client, 60, streams=2, review=True)
+    while (await job.progress()).held != "review":
+        await asyncio.sleep(0.05)
+    await job.approve()
+    await job.result()
+    return job.id
 
 
 async def auto_analyze_stream(client: Client, _: SimulatorAdmin) -> str:
@@ -230,6 +244,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     collector,
     cancelled,
     auto_analyze,
+    auto_analyze_reviewed,
     auto_analyze_stream,
     auto_analyze_free_stream,
     sweep,

@@ -10,6 +10,7 @@ from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.auto_analyze.likeness import Likeness
 from parley.domain.auto_analyze.merging import Merges, read_merges
+from parley.domain.auto_analyze.quotes import with_checked_quotes
 from parley.domain.auto_analyze.reassigning import Doubt
 from parley.domain.auto_analyze.validation import judge
 from parley.domain.chat import ChatMessage, ChatSession, Containment
@@ -28,6 +29,7 @@ from simulator.labelling import KINDS, Noise
 from simulator.lexicon import ACTIONS, LEISURE, OTHERS, TOPICS
 from simulator.phrases import Phrasebook, split_phrases, words
 from simulator.wire import Message, Prompt
+from tests.parts import SAMPLES
 
 EXACT = Noise(reuse=1, mistakes=0, unmerged=0)
 CONCEPTS = [Concept(name, action) for name, topic in TOPICS.items() for action in topic.actions] + [
@@ -117,6 +119,24 @@ def test_a_phrase_within_a_longer_one_is_not_a_hit():
     assert [hit.value for hit in book.find(words("A Rental CARD, cards"))] == [2, 3]
     assert [hit.value for hit in book.find(words("card game night"))] == [4]
     assert words("Slooow café, can’t CONECTAR straße") == ["slow", "cafe", "can't", "conectar", "strasse"]
+
+
+# Quotes
+
+
+def test_quotes_are_in_the_session():
+    lines = (SAMPLES / "chats" / "support.jsonl").read_text(encoding="utf-8").splitlines()[:200]
+    chats = [ChatSession.model_validate_json(line) for line in lines]
+    named = {f"s{number}": chat for number, chat in enumerate(chats)}
+    asked = prompts.classification_request(named, {LabelKind.INTENT: ()}, {}).model_copy(update={"max_tokens": 100_000})
+    verdict = judge(reply(ask(asked)), {name: chat.containment for name, chat in named.items()})
+    found = {name: with_checked_quotes(labels, named[name]) for name, labels in verdict.labels.items()}
+    assert len(found) == len(chats)
+    missing = [
+        (name, kind) for name, one in found.items() for kind in LabelKind if one.label(kind) and not one.quote(kind)
+    ]
+    assert len(missing) <= 0.02 * len(chats), missing
+    assert max(len(str(one.intent_quote).split()) for one in found.values()) <= 12
 
 
 # What a chat is about

@@ -608,6 +608,11 @@ class TestRuns:
         assert [row.canonical_intent for row in (await other.sessions())[:2]] == ["invoice", None]
 
 
+async def state_of_none(tx: AsyncSession, workspace: str) -> tuple[int, dict[LabelKind, list[str]]]:
+    number, state = await label_maps.latest_state(tx, workspace, JOB)
+    return number, {kind: [*one.names] for kind, one in state.kinds.items() if one.names}
+
+
 FOUND = {0: labels("stolen")}
 NOTHING: dict[LabelKind, list[str]] = {kind: [] for kind in LabelKind}
 Trespass = Callable[[AsyncSession, str], Awaitable[Any]]
@@ -646,6 +651,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     ),
     "label_maps.lock": (lambda tx, workspace: label_maps.lock(tx, workspace, JOB), NotFound),
     "label_maps.current": (lambda tx, workspace: label_maps.current(tx, workspace, JOB), None),
+    "label_maps.latest_state": (state_of_none, (0, {})),
     "label_maps.version": (lambda tx, workspace: label_maps.version(tx, workspace, JOB, 1), NotFound),
     "label_maps.history": (lambda tx, workspace: label_maps.history(tx, workspace, JOB), []),
     "label_maps.canonical": (

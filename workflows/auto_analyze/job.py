@@ -140,7 +140,7 @@ class AutoAnalyze:
 
     @approve.validator
     def _check_approval(self, given: ApproveLabels) -> None:  # noqa: ARG002 - the name of the update's argument
-        if self._review is None or not self._state.in_review:
+        if self._review is None or not self._state.awaits_review:
             raise refused(InvalidInput("the run does not wait for a review of its labels"))
 
     @workflow.update(name=SET_STREAMS)

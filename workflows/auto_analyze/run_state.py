@@ -154,8 +154,13 @@ class RunState:
         return self.phase in (Phase.PREPARE, Phase.DISCOVERY, Phase.PARALLEL) and not self.finishing
 
     @property
+    def awaits_review(self) -> bool:
+        """Whether the merges are neither approved nor applied."""
+        return self.in_review and not self.reviewed
+
+    @property
     def _held(self) -> Held:
-        return "paused" if self.paused else "budget" if self.over_budget else "review" if self.in_review else ""
+        return "paused" if self.paused else "budget" if self.over_budget else "review" if self.awaits_review else ""
 
     @property
     def is_labelled(self) -> bool:
@@ -325,7 +330,8 @@ class RunState:
 
     def approve(self) -> None:
         """A person has approved the labels."""
-        self.reviewed = True
+        self.reviewed, self.note = True, ""
+        self._show()
 
     def end_review(self) -> None:
         """The labels are applied now."""
