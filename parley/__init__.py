@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         QuotedSession,
         RunOverview,
     )
+    from parley.domain.auto_analyze.processing import BatchFigures
     from parley.domain.auto_analyze.taxonomy import GivenLabel, Taxonomy
     from parley.domain.budgets import CapView, Period
     from parley.domain.chat import ChatSession
@@ -204,6 +205,7 @@ _MODULES = {
     "parley.domain.auto_analyze.comparison": ("DifferingSession", "PairOfLabels", "RunComparison", "RunSide"),
     "parley.domain.auto_analyze.consistency": ("Consistency",),
     "parley.domain.auto_analyze.drift": ("KindDrift", "LabelChange", "LabelDrift", "LabelTrend"),
+    "parley.domain.auto_analyze.processing": ("BatchFigures",),
     "parley.domain.auto_analyze.estimate": ("RunEstimate",),
     "parley.domain.auto_analyze.label_maps": (
         "CanonicalLabel",
@@ -355,6 +357,7 @@ __all__ = [
     "AutoAnalyzeProgress",
     "AutoAnalyzeReport",
     "Backend",
+    "BatchFigures",
     "BilledAttempt",
     "CachePolicy",
     "Cached",

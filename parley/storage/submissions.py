@@ -38,7 +38,7 @@ async def find(tx: AsyncSession, workspace_id: str, submission_id: UUID) -> Subm
 async def change(
     tx: AsyncSession, workspace_id: str, submission_id: UUID, *, was: Submission, **values: Any
 ) -> Submission | None:
-    """Set columns of a submission. Returns it as it is now; None if it is not any more as it `was`, and nothing changed.
+    """Set columns of a submission. Returns it as it is now; None if it is not as it `was`, and nothing changed.
 
     So of two tries of a step, which may run at the same time, one alone sends it.
     """

@@ -26,6 +26,7 @@ from parley import (
     AutoAnalyzeProgress,
     AutoAnalyzeReport,
     Backend,
+    BatchFigures,
     BilledAttempt,
     Cached,
     CachePolicy,
@@ -367,8 +368,8 @@ async def label(client: Client, path: Path) -> None:
     print(planned)
     skipped: tuple[Skipped, ...] = imported.skipped
     options: AutoAnalyzeOptions = {
-        "provider": Provider.LOCAL,
-        "model": "llama-3.1-8b-instruct",
+        "provider": Provider.OPENAI,
+        "model": "gpt-4o-mini",
         "streams": 4,
         "sessions_per_stream": None,
         "max_staleness": 2,
@@ -381,6 +382,7 @@ async def label(client: Client, path: Path) -> None:
         "review_limit_seconds": 3600,
         "probes": 10,
         "labels": Taxonomy(labels=(GivenLabel(label="refund", definition="Money back", examples=("a",)),), closed=True),
+        "processing": "batch",
         "debug": False,
     }
     given: Taxonomy = read_labels(path, closed=False)
@@ -440,6 +442,8 @@ async def label(client: Client, path: Path) -> None:
     moved: tuple[PairOfLabels, ...] = compared.moved
     differing: tuple[DifferingSession, ...] = compared.examples
     print(changes, side.cost_usd, [pair.sessions for pair in moved], [one.said for one in differing])
+    in_batches: BatchFigures | None = statistics.batch if statistics else None
+    print(in_batches.saved_usd if in_batches else "one by one")
     quoted: AsyncIterator[QuotedSession] = handle.quoted_sessions()
     async for quote in quoted:
         print(quote.quote)
