@@ -167,7 +167,7 @@ class TestRuns:
         assert statistics is not None
         assert (statistics.labelled, statistics.fallbacks) == (80, 0)
         by_stream = Counter(session.stream for session in await sessions_of(client, job) if session.stream)
-        assert min(by_stream.values()) == 4
+        assert min(by_stream.values()) < max(by_stream.values())
         assert await client.audit() == []
 
     @pytest.mark.parametrize("max_staleness", [0, 2, None])
