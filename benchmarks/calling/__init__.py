@@ -9,6 +9,7 @@ from benchmarks.calling.kills import under_kills
 from benchmarks.calling.loads import under_load
 from benchmarks.calling.memory import over_time
 from benchmarks.calling.outage import without_database
+from benchmarks.calling.speech import as_speech
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
 from benchmarks.stack import say
 
@@ -18,6 +19,7 @@ CASES: Mapping[str, Case] = {
     "kills": under_kills,
     "database": without_database,
     "memory": over_time,
+    "speech": as_speech,
 }
 
 

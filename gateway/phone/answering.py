@@ -49,7 +49,7 @@ class Turn:
     reply: the whole answer, where PostgreSQL was down: it is not stored yet.
     is_resumed: an earlier session began to answer it. skip: the caller has heard about so many characters of the answer
     there. before: what of it was left out for that, which is a part of `said`.
-    asked: what the model asks for beside its words.
+    asked: what the model asks for beside its words. most_usd: what it may cost; None: no limit.
     """
 
     id: str
@@ -67,6 +67,7 @@ class Turn:
     before: str = ""
     asked: Asked | None = None
     cost_usd: Decimal = Decimal(0)
+    most_usd: Decimal | None = None
 
     @property
     def measures(self) -> TurnMeasures:
@@ -132,7 +133,7 @@ class Answer:
         self._calls.report_spooled()
         async with (
             asyncio.timeout(longest) as limit,
-            aclosing(outage.answer(self._call, turn.id, turn.text)) as deltas,
+            aclosing(outage.answer(self._call, turn.id, turn.text, turn.most_usd)) as deltas,
             aclosing(speech_of(self._kept(deltas), self._call.language)) as pieces,
         ):
             async for piece in pieces:
@@ -162,10 +163,11 @@ class Answer:
         """By the workflow; by this process, where Temporal does not answer."""
         if self._can_spool and self._calls.database.is_down:
             raise _DatabaseDown(SILENT)
+        most_usd = self._turn.most_usd
         await self._watched(self._calls.store_unstored(self._call))
         if not self._calls.is_temporal_down:
             try:
-                await self._watched(self._speak(self._calls.talk(self._call)), temporal=True)
+                await self._watched(self._speak(self._calls.talk(self._call, most_usd)), temporal=True)
                 return
             except _DatabaseDown:
                 raise
@@ -173,7 +175,7 @@ class Answer:
                 if self._turn.said or (isinstance(error, Unreachable) and await self._calls.is_temporal_up()):
                     raise Unreachable(str(error) or TEMPORAL_DOWN) from None
                 self._calls.note_temporal_is_down()
-        await self._watched(self._speak(self._calls.inline_talk(self._call)))
+        await self._watched(self._speak(self._calls.inline_talk(self._call, most_usd)))
 
     @property
     def _can_spool(self) -> bool:

@@ -19,6 +19,7 @@ from gateway.phone.database import WatchedDatabase
 from gateway.phone.resuming import heard_characters
 from parley.client.backend import Backend, start_workflow, temporal_errors
 from parley.client.phone import PhoneTalk, phone_call_start
+from parley.domain.budgets import least_left_usd
 from parley.domain.conversation.contract import ComposeStep, Ended, Say, turn_job_id
 from parley.domain.errors import NotFound, ParleyError, Unreachable
 from parley.domain.model import Model
@@ -39,7 +40,8 @@ from parley.domain.phone.limits import exceeded
 from parley.domain.phone.settings import NumberSettings, Phrases, instructions_of
 from parley.domain.phone.tools import tools_of
 from parley.domain.requests import ChatReply
-from parley.storage import phone_calls
+from parley.storage import budgets, phone_calls
+from parley.storage.driver import fetch
 from parley.storage.tables import CallSession, ConversationTurn
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ LOOK_SECONDS, LONGER_IF_CONNECTED, MOST_TAKEN_OVER = 0.1, 2.5, 8
 REPORT_SECONDS = 3600.0
 # The reports of the spool, beside those of phone calls.
 SPOOL = "spool"
+FREE = Decimal(0)
 # How much longer than its limit a phone call can last: for the last words.
 GRACE_SECONDS = 600.0
 
@@ -87,9 +90,10 @@ class OpenCall:
     unfinished: the last turn, if it is not known that its answer was spoken. heard: so many characters of it were.
     is_resumed: an earlier session was lost. session: the number of this one; 0: it is not recorded yet. unrecorded: the
     phone call as it is stored then. began_at: when it began. entry: the secret entry that was open in the session
-    before, or may have been. seconds: since the phone call began. cost_usd: of its stored turns. exchanges: of this
-    session, what was said and what was heard, by the ids of their turns. unstored: stores a turn that PostgreSQL does
-    not have. recording: held while the session is recorded.
+    before, or may have been. seconds: since the phone call began. costs: what turns have cost, or may have, by
+    their ids; spooled: the same of answers that were made without PostgreSQL. exchanges: of this session, what was said
+    and what was heard, by the ids of their turns. unstored: stores a turn that PostgreSQL does not have.
+    recording: held while the session is recorded.
     """
 
     workspace_id: str
@@ -109,7 +113,8 @@ class OpenCall:
     began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     entry: OpenEntry | None = None
     seconds: float = 0.0
-    cost_usd: Decimal = Decimal(0)
+    costs: dict[str, Decimal] = field(default_factory=dict[str, Decimal])
+    spooled: dict[str, Decimal] = field(default_factory=dict[str, Decimal])
     exchanges: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     unstored: list[Callable[[], Awaitable[None]]] = field(default_factory=list[Callable[[], Awaitable[None]]])
     recording: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -117,6 +122,15 @@ class OpenCall:
     @property
     def phrases(self) -> Phrases:
         return self.settings.phrases_in(self.language)
+
+    @property
+    def left_usd(self) -> Decimal | None:
+        """What the phone call may still cost, as far as is known; None: it has no limit."""
+        most = self.settings.limits.call_usd
+        if most is None:
+            return None
+        turns = self.costs.keys() | self.spooled.keys()
+        return most - sum(max(self.costs.get(one, FREE), self.spooled.get(one, FREE)) for one in turns)
 
     @property
     def longest_seconds(self) -> float:
@@ -347,7 +361,7 @@ class PhoneCalls:
         assert row is not None  # noqa: S101 - it was stored just now
         is_resumed, session, entry = row.sessions > 0, row.sessions + 1, _entry_of(row, number.settings)
         last_number = await phone_calls.last_turn_number(tx, *where)
-        cost_usd = await phone_calls.cost_usd(tx, *where)
+        costs = await phone_calls.costs(tx, *where) if number.settings.limits.call_usd is not None else {}
         last = await phone_calls.last_turn(tx, *where) if is_resumed else None
         lost_at = now if row.left_session < row.sessions else None
         heard = heard_characters(last, number.settings, row.language, lost_at) if last is not None else None
@@ -368,7 +382,7 @@ class PhoneCalls:
             is_resumed=is_resumed,
             session=session,
             entry=entry,
-            cost_usd=cost_usd,
+            costs=costs,
             seconds=max((now - row.started_at).total_seconds(), 0.0),
         )
 
@@ -413,15 +427,16 @@ class PhoneCalls:
         token = self._backend.settings.twilio_auth_token
         return Keys(call.settings, call.parameters, token.get_secret_value() if token else "")
 
-    def talk(self, call: OpenCall) -> PhoneTalk:
-        """The turns of a phone call, answered by its workflow."""
+    def talk(self, call: OpenCall, most_usd: Decimal | None = None) -> PhoneTalk:
+        """The turns of a phone call, answered by its workflow. `most_usd`: of each; None: no limit."""
         of = (self._inline, self._backend, call.workspace_id, call.call_sid, call.user_id)
-        return DurableTalk(call.settings.deadlines.worker, self._taking_over, *of, longest_seconds=call.longest_seconds)
+        known = {"longest_seconds": call.longest_seconds, "most_usd": most_usd}
+        return DurableTalk(call.settings.deadlines.worker, self._taking_over, *of, **known)
 
-    def inline_talk(self, call: OpenCall) -> PhoneTalk:
-        """The turns of a phone call, answered by this process."""
+    def inline_talk(self, call: OpenCall, most_usd: Decimal | None = None) -> PhoneTalk:
+        """The turns of a phone call, answered by this process. `most_usd`: of each; None: no limit."""
         of = (self._backend, call.workspace_id, call.call_sid, call.user_id)
-        return InlineTalk(self._inline, *of, longest_seconds=call.longest_seconds)
+        return InlineTalk(self._inline, *of, longest_seconds=call.longest_seconds, most_usd=most_usd)
 
     @property
     def is_temporal_down(self) -> bool:
@@ -456,15 +471,25 @@ class PhoneCalls:
 
         return await self.database.patiently(store)
 
-    async def cost_usd(self, call: OpenCall) -> Decimal:
-        """What the turns of a phone call have cost until now.
+    async def read_costs(self, call: OpenCall) -> None:
+        """Read what the turns of a phone call have cost until now.
 
         Raises:
             Unreachable: PostgreSQL does not answer.
         """
-        await self.store_unstored(call)
-        async with self._backend.database.reads() as tx:
-            return await phone_calls.cost_usd(tx, call.workspace_id, call.call_sid)
+        await self.database.soon(self.store_unstored(call))
+        where = (call.workspace_id, call.call_sid)
+        call.costs.update(await self.database.read(lambda tx: phone_calls.costs(tx, *where)))
+
+    async def is_least(self, call: OpenCall, usd: Decimal) -> bool:
+        """Whether the caps of the workspace leave no less than this.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
+        """
+        caps = await self.database.read(lambda tx: fetch(tx, budgets.caps(call.workspace_id)))
+        left = least_left_usd(caps)
+        return left is None or usd <= left
 
     async def change_language(self, call: OpenCall, language: str) -> None:
         """Record the language that a phone call changes to.

@@ -7,17 +7,25 @@ back.
 import asyncio
 from collections.abc import AsyncGenerator
 from datetime import datetime
+from decimal import Decimal
 
 from activities.paid_call import SpooledReply
 from activities.parts import Parts
 from activities.streams import ReplyStream
 from gateway.inline import Tasks
-from gateway.phone.calls import OpenCall
+from gateway.phone.calls import FREE, OpenCall
 from parley.domain.conversation.context import NOTHING_KNOWN
 from parley.domain.conversation.contract import turn_job_id
-from parley.domain.errors import ProviderError, ProviderNotConfigured, ProviderUnavailable, UnpricedModel
+from parley.domain.errors import (
+    BudgetExhausted,
+    ProviderError,
+    ProviderNotConfigured,
+    ProviderUnavailable,
+    UnpricedModel,
+)
 from parley.domain.generate.contract import ask_id, job_key
 from parley.domain.phone.settings import instructions_of
+from parley.domain.pricing import upper_bound
 from parley.domain.requests import ChatReply, ChatRequest, Message
 from parley.domain.routing import Route, RoutingRequest, allowed
 from parley.domain.streaming import Delivered, Delta
@@ -32,36 +40,54 @@ TOKENS_PER_WORD = 3
 REQUEST_SECONDS = 30.0
 
 
+class CallSpent(BudgetExhausted):
+    """What is left of the dollars of a phone call does not cover an answer."""
+
+
 class Outage:
     """Answers turns without PostgreSQL, and books their costs when it is back."""
 
     def __init__(self, parts: Parts, spool: Spool) -> None:
         self._paid_calls, self._policy, self._models = parts.paid_calls, parts.policy, parts.candidates.models
+        self._rates = parts.candidates.rates
         self._spool = spool
         # Requests whose readers have left are finished: what they cost is written.
         self._asking = Tasks()
 
-    async def answer(self, call: OpenCall, turn_id: str, text: str) -> AsyncGenerator[Delta | SpooledReply]:
-        """The deltas of an answer, and last the whole of it with its cost.
+    async def answer(
+        self, call: OpenCall, turn_id: str, text: str, most_usd: Decimal | None = None
+    ) -> AsyncGenerator[Delta | SpooledReply]:
+        """The deltas of an answer, and last the whole of it with its cost. `most_usd`: of it; None: no limit.
 
         If it is closed before, the request is cancelled.
 
         Raises:
+            CallSpent: each answer may cost more than `most_usd`.
             BudgetExhausted: the cap of the spool leaves no room.
             ProviderError: no provider answers, or the one that began broke off.
             Unreachable: the spool cannot be written.
         """
-        failure: ProviderError | None = None
+        failure: ProviderError | CallSpent | None = None
+        request, spent = request_of(call, text), call.spooled.get(turn_id, FREE)
         for route in self._routes(call):
+            bound = self._upper_bound(route, request)
+            if most_usd is not None and spent + bound > most_usd:
+                failure = failure or CallSpent(f"${most_usd} is left, and {route.model} may cost ${bound}")
+                continue
+            call.spooled[turn_id] = spent = spent + bound
             sink, is_begun = _Deltas(), False
-            asking = self._asking.start(self._ask(call, turn_id, text, route, sink))
+            asking = self._asking.start(self._ask(call, turn_id, request, route, sink))
             try:
                 async for delta in sink.until_done(asking):
                     is_begun = True
                     yield delta
-                yield asking.result()
+                reply = asking.result()
+                if reply.cost_usd is not None:
+                    call.spooled[turn_id] = spent - bound + reply.cost_usd
+                yield reply
                 return
             except (ProviderNotConfigured, UnpricedModel):
+                call.spooled[turn_id] = spent = spent - bound
                 continue
             except ProviderError as error:
                 if is_begun:
@@ -84,7 +110,15 @@ class Outage:
         asked = RoutingRequest(model=call.settings.model, tier=TIER, seed=call.call_sid)
         return allowed(self._policy.routes(self._models), asked)
 
-    async def _ask(self, call: OpenCall, turn_id: str, text: str, route: Route, sink: "_Deltas") -> SpooledReply:
+    def _upper_bound(self, route: Route, request: ChatRequest) -> Decimal:
+        try:
+            return upper_bound(route.provider, route.model or "", request, self._rates)[0]
+        except UnpricedModel:  # it is not asked
+            return FREE
+
+    async def _ask(
+        self, call: OpenCall, turn_id: str, request: ChatRequest, route: Route, sink: "_Deltas"
+    ) -> SpooledReply:
         job_id = turn_job_id(call.workspace_id, call.call_sid, turn_id)
         key = job_key(job_id)
         charge = Charge(
@@ -97,7 +131,6 @@ class Outage:
             energy=self._policy.of_action(call.settings.action).energy,
         )
         stream = await ReplyStream.open(sink, holds_text=False)
-        request = request_of(call, text)
         return await self._paid_calls.make_without_ledger(
             self._spool, charge, request, route.provider, route.model or "", stream=stream
         )

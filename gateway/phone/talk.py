@@ -11,9 +11,11 @@ from typing import Any
 
 from gateway.phone.answering import TIMES, Answer, Turn
 from gateway.phone.calls import OpenCall, PhoneCalls
+from gateway.phone.outage import CallSpent
 from gateway.phone.voice import Send, Voice
 from parley.domain.conversation.contract import Ended
 from parley.domain.errors import ParleyError
+from parley.domain.generate.contract import Refused
 from parley.domain.model import UNSTORABLE, is_blank
 from parley.domain.phone.contract import SESSION_ENDED, Counts, turn_id
 from parley.domain.phone.frames import Dtmf, End, Failed, Info, Interrupt, Language, Prompt, SendDigits
@@ -31,6 +33,8 @@ RECORD_SECONDS = 1.0
 MOST_FAILURES, MOST_FAILURES_WITHOUT_A_PERSON = 2, 5
 # A caller says no more than this at once.
 LONGEST_PROMPT = 20_000
+# Why a phone call ends that may not cost more.
+SPENT = "call_usd"
 
 log = logging.getLogger("parley.gateway.phone")
 
@@ -49,8 +53,9 @@ class Talk:
         self._turn: Turn | None = None
         # The turn whose answer the voice says, as long as it says nothing else and is not interrupted.
         self._spoken: Turn | None = None
-        # The one before, with all that the voice was sent: its interruption may be reported after what the caller said.
-        self._before: tuple[Turn, str] | None = None
+        # The one before, with all that the voice was sent, and whether its answer was still made: its interruption may
+        # be reported after what the caller said.
+        self._before: tuple[Turn, str, bool] | None = None
         self._answering: asyncio.Task[None] | None = None
         self._records: asyncio.Task[None] | None = None
         self._timers: dict[str, asyncio.Task[None]] = {}
@@ -60,7 +65,6 @@ class Talk:
         # What the caller said that is in no stored turn.
         self._unstored = ""
         self._failures = self._silences = 0
-        self._cost_usd = call.cost_usd
         self._number = call.last_turn
         self.ended = asyncio.Event()
 
@@ -87,7 +91,7 @@ class Talk:
         elif call.unfinished.outcome in ("", Ended.COMPLETED):
             self._start(self._resumed(call.unfinished, phrase))
         else:  # its answer was cancelled when the session was lost
-            self._ask(call.unfinished.text, phrase)
+            await self._ask(call.unfinished.text, phrase)
 
     def _resumed(self, turn: ConversationTurn, phrase: str) -> Turn:
         known = {name: getattr(turn, name) for name in TIMES}
@@ -124,9 +128,11 @@ class Talk:
         reported = frame.utterance_until_interrupt, frame.duration_until_interrupt_ms
         before, self._before, is_silent = self._before, None, not self._voice.said
         heard = self._voice.interrupted(*reported)
-        if before is not None and is_silent and not is_blank(frame.utterance_until_interrupt):
-            turn, said = before
-            self._shorten(turn, turn.part_of(heard_of(said, *reported)))
+        # Nothing was said since: what was spoken was the answer before.
+        was_spoken = not is_blank(frame.utterance_until_interrupt) or frame.duration_until_interrupt_ms > 0
+        if before is not None and is_silent and was_spoken:
+            turn, said, was_running = before
+            self._shorten(turn, turn.part_of(heard_of(said, *reported)), was_running=was_running)
         else:
             await self._cut(heard)
         self._await_words()
@@ -213,24 +219,34 @@ class Talk:
         settings = self._call.settings
         if settings.wants_a_person(text):
             await self._transfer("transfer")
-        elif await self._is_spent(settings.limits.call_usd):
-            await self._end(self._call.phrases.time_is_up, "call_usd")
         else:
             await self._follow_language(language)
-            self._ask(text)
+            await self._ask(text)
 
-    async def _is_spent(self, most: Decimal | None) -> bool:
-        """Whether the phone call has cost what it may: also by answers that were cut off, and in earlier sessions."""
-        if most is None:
-            return False
-        with suppress(ParleyError):  # without PostgreSQL, what is known here counts
-            self._cost_usd = await self._calls.cost_usd(self._call)
-        return self._cost_usd >= most
-
-    def _ask(self, text: str, prefix: str = "") -> None:
-        """Answer a new turn. `prefix`: what the voice says before it."""
+    async def _ask(self, text: str, prefix: str = "") -> None:
+        """Answer a new turn, within what the phone call may still cost. `prefix`: what the voice says before it."""
+        left = await self._left_usd()
+        if left is not None and left <= 0:
+            await self._end(self._call.phrases.time_is_up, SPENT)
+            return
         self._number += 1
-        self._start(Turn(turn_id(self._call.call_sid, self._number), text, self._clock.time(), prefix))
+        turn = Turn(turn_id(self._call.call_sid, self._number), text, self._clock.time(), prefix, most_usd=left)
+        self._start(turn)
+
+    async def _left_usd(self) -> Decimal | None:
+        """What the phone call may still cost, after answers that were cut off, and those of earlier sessions."""
+        if self._call.settings.limits.call_usd is not None:
+            with suppress(ParleyError):  # without PostgreSQL, what is known here counts
+                await self._calls.read_costs(self._call)
+        return self._call.left_usd
+
+    async def _is_spent(self, turn: Turn) -> bool:
+        """Whether a turn was refused because it may cost more than is left of the phone call's dollars."""
+        if turn.most_usd is None or turn.error not in (Refused.BUDGET_EXHAUSTED, CallSpent.__name__):
+            return False
+        with suppress(ParleyError):
+            return turn.error == CallSpent.__name__ or await self._calls.is_least(self._call, turn.most_usd)
+        return False
 
     def _is_doubled(self, text: str) -> bool:
         turn = self._turn
@@ -255,9 +271,13 @@ class Talk:
         except Exception:
             log.exception("%s: the turn failed", self._call.call_sid)
             turn.error = "Bug"
-        self._cost_usd += turn.cost_usd
+        self._call.costs[turn.id] = max(turn.cost_usd, self._call.costs.get(turn.id, turn.cost_usd))
         if turn.error and turn.is_resumed and not turn.said:  # it was cancelled when the session was lost
-            self._ask(turn.text, turn.prefix)
+            await self._ask(turn.text, turn.prefix)
+        elif await self._is_spent(turn):
+            turn.heard = turn.said
+            self._record(turn)
+            await self._end(self._call.phrases.time_is_up, SPENT)
         elif turn.error:
             await self._failed(turn)
         else:
@@ -310,8 +330,8 @@ class Talk:
 
     async def _supersede(self) -> None:
         """The caller says more before the answer was spoken: what was sent of it is what was heard."""
-        turn, self._before = self._turn, (self._spoken, self._voice.said) if self._spoken is not None else None
-        self._spoken = None
+        turn, spoken, self._spoken = self._turn, self._spoken, None
+        self._before = None if spoken is None else (spoken, self._voice.said, self._is_answering)
         if turn is not None and self._is_answering and turn.heard is None:
             await self._stop_answer()
             turn.heard = turn.said.strip()
@@ -331,8 +351,8 @@ class Talk:
             turn.heard, turn.interrupted = part, True
             await self._recorded(turn)
 
-    def _shorten(self, turn: Turn, heard: str) -> None:
-        if heard != turn.sent:
+    def _shorten(self, turn: Turn, heard: str, *, was_running: bool) -> None:
+        if was_running or heard != turn.sent:
             turn.heard, turn.interrupted = heard, True
             self._record(turn)
 

@@ -270,10 +270,26 @@ class PhoneTalk(ConversationHandle):
     _takes_tools = True
 
     def __init__(
-        self, backend: Backend, workspace_id: str, call_sid: str, user_id: str, *, longest_seconds: float
+        self,
+        backend: Backend,
+        workspace_id: str,
+        call_sid: str,
+        user_id: str,
+        *,
+        longest_seconds: float,
+        most_usd: Decimal | None = None,
     ) -> None:
+        """`most_usd`: a turn that may cost more is refused before it is paid; None: no limit."""
         super().__init__(backend, workspace_id, call_sid, user_id)
-        self._longest_seconds = longest_seconds
+        self._longest_seconds, self._most_usd = longest_seconds, most_usd
+
+    def _turn(
+        self, text: str, turn_id: str | None, action: str, options: TurnOptions, knowledge: bool | None
+    ) -> NewTurn:
+        turn = super()._turn(text, turn_id, action, options, knowledge)
+        if self._most_usd is None:
+            return turn
+        return turn.model_copy(update={"terms": {**turn.terms, "max_cost_usd": str(self._most_usd)}})
 
     async def store_answered(
         self,

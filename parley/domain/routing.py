@@ -90,7 +90,7 @@ class RoutingRequest(Model):
     provider, model: named by the caller, and then first. None: no preference.
     tier: the user's tier; empty where tiers do not matter.
     seed: decides between routes of equal priority.
-    budget_usd: what caps leave to spend; max_cost_usd: the action's limit. None: no limit.
+    budget_usd: what caps leave to spend; max_cost_usd: the limit of the request and its action. None: none.
     """
 
     provider: Provider | None = None
@@ -207,7 +207,7 @@ def _exceeded_limit(option: Option, request: RoutingRequest) -> str:
     bound = option.upper_bound_usd or Decimal(0)
     limits = {
         "the route allows": option.max_cost_usd,
-        "the action allows": request.max_cost_usd,
+        "is allowed": request.max_cost_usd,
         "is left": request.budget_usd,
     }
     return next(

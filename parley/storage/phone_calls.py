@@ -13,8 +13,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from parley.domain.conversation.contract import Ended
+from parley.domain.conversation.contract import Ended, turn_job_id
 from parley.domain.errors import InvalidInput
+from parley.domain.generate.contract import job_key
 from parley.domain.phone.contract import (
     LONGEST_SECONDS,
     RANKS,
@@ -25,9 +26,10 @@ from parley.domain.phone.contract import (
 )
 from parley.domain.phone.keys import OpenEntry
 from parley.domain.phone.limits import Use, Used
+from parley.storage.budgets import job_scope
 from parley.storage.database import NOW, changed, changed_one
 from parley.storage.rows import add
-from parley.storage.tables import CallSession, ConversationTurn, StoredConversation, StoredPhoneNumber
+from parley.storage.tables import Budget, CallSession, ConversationTurn, StoredConversation, StoredPhoneNumber
 
 LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
 # What phone calls have used today, in UTC. An open one that is older than any can be has lost its callbacks.
@@ -242,9 +244,15 @@ async def turn_counts(tx: AsyncSession, workspace_id: str, call_sids: Sequence[s
     return {sid: (turns, Decimal(usd)) for sid, turns, usd in await tx.execute(query)}
 
 
-async def cost_usd(tx: AsyncSession, workspace_id: str, call_sid: str) -> Decimal:
-    """What the turns of a phone call have cost, in USD."""
-    return (await turn_counts(tx, workspace_id, [call_sid])).get(call_sid, (0, Decimal(0)))[1]
+async def costs(tx: AsyncSession, workspace_id: str, call_sid: str) -> dict[str, Decimal]:
+    """What turns of a phone call have cost, or may have, in USD by their ids: what is reserved or uncertain counts."""
+    turn_ids = (await tx.execute(select(col(ConversationTurn.turn_id)).where(*_of(workspace_id, call_sid)))).scalars()
+    scopes = {job_scope(job_key(turn_job_id(workspace_id, call_sid, turn_id))): turn_id for turn_id in turn_ids}
+    spent = col(Budget.reserved_usd) + col(Budget.confirmed_usd) + col(Budget.uncertain_usd)
+    query = select(col(Budget.scope), spent).where(
+        col(Budget.workspace_id) == workspace_id, col(Budget.scope).in_(scopes)
+    )
+    return {scopes[scope]: usd for scope, usd in await tx.execute(query)}
 
 
 async def measure(tx: AsyncSession, workspace_id: str, call_sid: str, turn_id: str, measures: TurnMeasures) -> bool:

@@ -15,13 +15,15 @@ class Network:
     """How frames travel.
 
     delay: seconds in each direction. jitter: up to so many seconds more, at random by the seed. doubled, reordered:
-    the share of the caller's frames that arrive twice, or after the next one.
+    the share of the caller's frames that arrive twice, or after the next one. late_interrupts: whether what the caller
+    says overtakes the interruption that it was.
     """
 
     delay: float = 0.0
     jitter: float = 0.0
     doubled: float = 0.0
     reordered: float = 0.0
+    late_interrupts: bool = False
 
 
 class Lane:

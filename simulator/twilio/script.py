@@ -28,6 +28,7 @@ GRAMMAR = """A script has one step a line; a line that begins with # is a commen
 
 The first lines may set: caller NUMBER, number NUMBER, voice N characters a second, latency N ms,
 network delay N ms [jitter N ms], network doubled N%, network reordered N%,
+network late interrupts (a prompt overtakes the interruption that it was),
 callbacks in order | shuffled | twice | never, busy, no answer.
 """
 
@@ -86,7 +87,7 @@ NUMBERS = ("seconds",)
 Setting = Callable[[Script, tuple[str, ...]], Script]
 
 
-def _network(script: Script, **changes: float) -> Script:
+def _network(script: Script, **changes: Any) -> Script:
     return replace(script, network=replace(script.network, **changes))
 
 
@@ -104,6 +105,7 @@ SETTINGS: tuple[tuple[str, Setting], ...] = (
     ),
     (rf"network doubled {NUMBER}%", lambda script, found: _network(script, doubled=float(found[0]) / 100)),
     (rf"network reordered {NUMBER}%", lambda script, found: _network(script, reordered=float(found[0]) / 100)),
+    (r"network late interrupts", lambda script, _: _network(script, late_interrupts=True)),
     (rf"callbacks ({'|'.join(CALLBACKS)})", lambda script, found: replace(script, callbacks=found[0])),
     (r"busy", lambda script, _: replace(script, answer="busy")),
     (r"no answer", lambda script, _: replace(script, answer="no-answer")),

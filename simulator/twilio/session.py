@@ -65,6 +65,8 @@ class Session:
         self._end: asyncio.Future[SessionEnd] = asyncio.get_running_loop().create_future()
         self._malformed = self._interrupts = 0
         self._interrupted_at: float | None = None
+        # Interruptions that arrive after the prompt that follows them.
+        self._late: list[dict[str, Any]] = []
         self.awaits_answer = False
         """Whether the caller has said something, and nothing is heard since."""
         self.changed = asyncio.Event()
@@ -145,6 +147,8 @@ class Session:
         self._log.note("said", text=text, ended=round(ended, 3))
         self.voice.begin_turn(self._turn)
         self.send(frames.prompt(text, self._languages["transcription"], last=True))
+        while self._late:
+            self.send(self._late.pop(0))
 
     def _notice_speech(self, word: str) -> bool:
         """Interrupt the agent if it speaks. Returns whether what the caller says is reported."""
@@ -188,7 +192,11 @@ class Session:
         self._interrupted_at = self._clock.now()
         duration = self._duration(heard)
         self._log.note("interrupt", by=by, said=said, heard=heard.text, duration=duration, unheard=unspoken.strip())
-        self.send(frames.interrupt(heard.text, duration))
+        frame = frames.interrupt(heard.text, duration)
+        if by == "speech" and self._settings.network.late_interrupts:
+            self._late.append(frame)
+        else:
+            self.send(frame)
         return True
 
     def _duration(self, heard: Heard) -> object:

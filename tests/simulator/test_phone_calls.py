@@ -144,6 +144,13 @@ async def test_a_barge_in_stops_the_voice_and_reports_the_last_segment(agent: Ag
     assert kinds_received == ["setup", "prompt", "interrupt", "prompt"]
 
 
+async def test_what_the_caller_says_may_overtake_the_interruption(agent: Agent, make: Make):
+    one = await make(f"network late interrupts\n{BARGE}")
+    assert [frame["type"] for frame in agent.frames] == ["setup", "prompt", "prompt", "interrupt"]
+    [interrupt] = agent.received("interrupt")
+    assert turns_of(one.log.events)[0].heard.endswith(interrupt["utteranceUntilInterrupt"])
+
+
 async def test_the_duration_comes_in_every_form(agent: Agent, make: Make):
     await make('say "All."\nbarge in after 1.5 s with "Stop"\nhang up', phone_calls=8)
     durations = [frame["durationUntilInterruptMs"] for frame in agent.received("interrupt")]

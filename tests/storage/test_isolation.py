@@ -506,7 +506,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         lambda tx, _: phone_calls.measure(tx, THEIRS, "talk", "turn", TurnMeasures(heard="a")),
         False,
     ),
-    "phone_calls.cost_usd": (lambda tx, _: phone_calls.cost_usd(tx, THEIRS, "talk"), Decimal(0)),
+    "phone_calls.costs": (lambda tx, _: phone_calls.costs(tx, THEIRS, "talk"), {}),
     "phone_calls.go_on": (lambda tx, _: phone_calls.go_on(tx, THEIRS, "talk", "turn"), False),
     "phone_calls.cut_short": (lambda tx, _: phone_calls.cut_short(tx, THEIRS, "talk", "turn"), False),
     "alerts.alerts": (lambda tx, _: alerts.alerts(tx, THEIRS), []),

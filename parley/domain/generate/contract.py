@@ -116,6 +116,8 @@ class GenerateInput(Sampling):
     experiment: the name of an experiment; the user's arm decides the template.
     max_tokens: the longest answer, in tokens.
     wait_limit_seconds: how long to wait while every provider is down, before a stale answer or an error.
+    max_cost_usd: the most that all paid requests of the generation may cost, beside what its action allows; None: no
+        further limit. A key may be asked again with another one: it is not part of the fingerprint.
     stream: where the answer's deltas go while it is made; `client.generate_stream` sets it. None: nowhere. A key may be
         asked again without a stream, or with another one: it is not part of the fingerprint.
     """
@@ -133,11 +135,12 @@ class GenerateInput(Sampling):
     cache: CachePolicy | None = None
     on_rate_limit: OnRateLimit | None = None
     wait_limit_seconds: int = Field(default=0, ge=0, le=MAX_WAIT_LIMIT_SECONDS)
+    max_cost_usd: Decimal | None = Field(default=None, ge=0)
     stream: StreamTarget | None = None
 
     def fingerprint(self) -> str:
         """SHA-256 of what is asked: the same for a prompt and for a reference to it in the database."""
-        terms = self.model_dump(mode="json", exclude={"prompt", "stream"})
+        terms = self.model_dump(mode="json", exclude={"prompt", "stream", "max_cost_usd"})
         asked = {**terms, "prompt": self.prompt.sha256 or self.prompt.hash()}
         return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 

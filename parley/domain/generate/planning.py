@@ -118,7 +118,7 @@ def render_request(job: Job, gathered: Gathered, policy: Policy, routes: Sequenc
     only_for = generate_input.user_id if job.is_turn else ""
     serving = Serving(
         energy=action.energy,
-        max_cost_usd=action.max_cost_usd,
+        max_cost_usd=most_usd(generate_input, action),
         cache=generate_input.cache or action.cache,
         cache_seconds=action.cache_seconds,
         cache_key=cache_key(generate_input.workspace_id, request_for(generate_input, prompt), only_for),
@@ -198,8 +198,14 @@ def routing_request(
         model=generate_input.model,
         order=Order.CHEAPER_NEXT if cheaper_next else Order.AS_GIVEN,
         budget_usd=balance.left_usd,
-        max_cost_usd=action.max_cost_usd,
+        max_cost_usd=most_usd(generate_input, action),
     )
+
+
+def most_usd(generate_input: GenerateInput, action: ActionPolicy) -> Decimal | None:
+    """The most that all paid requests of a generation may cost together, in USD; None for no limit."""
+    limits = [one for one in (generate_input.max_cost_usd, action.max_cost_usd) if one is not None]
+    return min(limits, default=None)
 
 
 def models_for(routes: Sequence[Route], request: RoutingRequest) -> list[tuple[Provider, str]]:

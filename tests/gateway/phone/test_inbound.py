@@ -1,18 +1,24 @@
 """Inbound phone calls: webhook, session, turns, what was heard, and the end."""
 
 import asyncio
+import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from parley import Client
+from parley import Client, Period
 from parley.domain.conversation.context import NOTHING_KNOWN
 from parley.domain.phone.contract import SESSION_ENDED, workflow_id
 from parley.testing import SimulatorAdmin
-from tests.gateway.phone.twilio import CALLER, NUMBER, Phone, Twilio, until
+from simulator.twilio.summary import turns_of
+from tests.gateway.parts import Running
+from tests.gateway.phone.twilio import CALLER, NUMBER, Phone, Twilio, simulated, until
 from tests.parts import TEST_TIMEOUT_SECONDS, run_sql
 
 pytestmark = pytest.mark.usefixtures("worker", "client")
+# Enough for the upper bound of one answer, and not of two.
+ONE_ANSWER_USD = "0.002"
 
 
 async def ended(client: Client, phone: Phone) -> None:
@@ -128,6 +134,23 @@ async def test_an_answer_that_was_sent_whole_is_cut_to_what_was_heard(client: Cl
     assert (await questions(client, phone))[1] == ("assistant", heard)
     turn = (await client.phone.turns(phone.sid))[0]
     assert (turn.heard, turn.answer, turn.outcome) == (heard, said, "completed")
+
+
+async def test_what_the_caller_says_may_overtake_its_interruption(client: Client, gateway: Running):
+    steps = (
+        "network late interrupts",
+        'say "Which formats can I export, and who may start the export?"',
+        'barge in after 2 s with "And when?"',
+        "wait until quiet",
+    )
+    one = await simulated(gateway, "\n".join(steps))
+    await gateway.server.phone.reported()
+    turns = await client.phone.turns(one.phone_call.dialled.sid)
+    assert [(turn.interrupted, turn.error) for turn in turns] == [(True, ""), (False, "")]
+    sent = turns_of(one.log.events)[0].answer
+    assert turns[0].heard is not None
+    assert sent.startswith(turns[0].heard)
+    assert turns[0].heard != sent.strip()
 
 
 async def test_an_interruption_of_something_else_does_not_cut_the_answer(
@@ -247,24 +270,61 @@ async def test_an_answer_that_was_too_long_is_cut_to_what_was_heard(
 
 
 @pytest.mark.parametrize("way", ["an answer that was cut", "an earlier session"])
-async def test_a_phone_call_costs_no_more_than_it_may(client: Client, twilio: Twilio, number: dict[str, Any], way: str):
-    changes = {"max_response_words": 10, "limits": {"call_usd": "0.00001"}}
-    await client.phone.set_number(NUMBER, {**number, **changes})
+async def test_a_phone_call_costs_no_more_than_it_may(
+    client: Client, twilio: Twilio, number: dict[str, Any], simulator: SimulatorAdmin, database_url: str, way: str
+):
+    """What a request that was cut off has cost is not known: its upper bound counts."""
+    await client.phone.set_number(NUMBER, {**number, "limits": {"call_usd": ONE_ANSWER_USD}})
+    await simulator.fault("hang")
     phone = twilio.phone()
     await phone.ring()
     async with phone.session() as session:
         await session.say("Which formats can I export?")
-        await session.answer()
+        await simulator.requests(at_least=1)
+        await session.interrupt("", 0)
         await until(lambda: all_ended(client, phone))
         if way == "an answer that was cut":
             await session.say("And who may start it?")
             assert "we have to end here" in await session.answer()
     if way == "an earlier session":
         async with phone.session() as session:
-            await session.answer()
+            assert "the line was interrupted" in await session.answer()
             await session.say("And who may start it?")
             assert "we have to end here" in await session.answer()
     assert (await client.phone.call(phone.sid)).reason == "call_usd"
+    [row] = await run_sql(
+        database_url,
+        "SELECT sum(reserved_usd + confirmed_usd + uncertain_usd) AS usd FROM budgets WHERE scope LIKE 'job:%'",
+    )
+    assert 0 < row["usd"] <= Decimal(ONE_ANSWER_USD)
+    assert len(await simulator.requests()) == 1
+
+
+async def test_an_answer_that_may_cost_more_than_is_left_is_refused_before_it_is_paid(
+    client: Client, twilio: Twilio, number: dict[str, Any], simulator: SimulatorAdmin
+):
+    await client.phone.set_number(NUMBER, {**number, "limits": {"call_usd": "0.00001"}})
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.say("Which formats can I export?")
+        assert "we have to end here" in await session.answer()
+        assert json.loads((await session.until("end"))["handoffData"])["reason"] == "call_usd"
+    assert await simulator.requests() == []
+    [turn] = await client.phone.turns(phone.sid)
+    assert (turn.outcome, turn.error, turn.cost_usd) == ("refused", "budget_exhausted", 0)
+
+
+async def test_a_cap_of_the_workspace_is_not_the_limit_of_the_phone_call(
+    client: Client, twilio: Twilio, number: dict[str, Any]
+):
+    await client.phone.set_number(NUMBER, {**number, "limits": {"call_usd": "1"}})
+    await client.set_cap(Period.DAY, Decimal("0.00001"))
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.say("Which formats can I export?")
+        assert "Could you say it again" in await session.answer()
 
 
 async def test_the_view_counts_interruptions_and_nothing_else_that_was_not_heard(

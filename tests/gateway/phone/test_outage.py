@@ -76,6 +76,26 @@ async def test_the_talk_goes_on_and_is_stored_later(
     assert all(row.confirmed for row in rows)
 
 
+async def test_an_answer_that_may_cost_more_than_is_left_of_the_phone_call_is_not_requested(
+    gateway: Running,
+    twilio: Twilio,
+    client: Client,
+    proxy: DatabaseProxy,
+    tmp_path: Path,
+    number: dict[str, Any],
+):
+    await client.phone.set_number(NUMBER, {**number, "limits": {"call_usd": "0.00001"}})
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        proxy.cut()
+        await session.say(QUESTION)
+        assert "we have to end here" in await session.answer()
+        assert Spool(tmp_path / "spool", cap_usd=Decimal(1)).attempts() == []
+        proxy.restore()
+    await gateway.server.phone.reported()
+
+
 async def test_requests_of_a_turn_without_an_answer_are_booked_too(
     gateway: Running, twilio: Twilio, client: Client, proxy: DatabaseProxy, tmp_path: Path, simulator: SimulatorAdmin
 ):

@@ -1,6 +1,5 @@
 """Tools of the agent's model: what it asks for is done after its words, and only what the number allows."""
 
-import asyncio
 import json
 from itertools import product
 from typing import Any
@@ -14,12 +13,8 @@ from parley.domain.phone.settings import NumberSettings, Phrases
 from parley.domain.phone.tools import UnknownToolCall, read_call, tools_of
 from parley.domain.requests import Tool
 from parley.testing import SimulatorAdmin
-from simulator.twilio.line import Account
-from simulator.twilio.script import parse
-from simulator.twilio.simulation import Plan, Simulated, simulate
 from tests.gateway.parts import Running
-from tests.gateway.phone.twilio import NUMBER, TOKEN, Twilio
-from tests.parts import TEST_TIMEOUT_SECONDS
+from tests.gateway.phone.twilio import NUMBER, Twilio, simulated
 
 PERSON = "+15550100099"
 ALL = ("transfer_to_person", "end_call", "send_digits", "change_language")
@@ -111,16 +106,6 @@ async def test_a_caller_who_hangs_up_in_the_words_before_a_tool_has_heard_a_part
     assert turn.heard is not None
     assert turn.heard != GOOD_BYE
     assert GOOD_BYE.startswith(turn.heard)
-
-
-async def simulated(gateway: Running, script: str, speed: float = 10) -> Simulated:
-    """A simulated phone call; its caller misses nothing, and Twilio would warn of nothing."""
-    url = gateway.url
-    plan = Plan(parse(script), f"{url}/phone/voice", f"{url}/phone/status", account=Account(token=TOKEN), speed=speed)
-    async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
-        [one] = await simulate(plan)
-    assert [event.details for kind in ("error", "warning") for event in one.log.of(kind)] == []
-    return one
 
 
 @pytest.mark.usefixtures("worker")

@@ -15,6 +15,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from parley.domain.phone.signature import HEADER, signature
+from simulator.twilio.line import Account
+from simulator.twilio.script import parse
+from simulator.twilio.simulation import Plan, Simulated, simulate
 from tests.gateway.parts import Running
 from tests.parts import TEST_TIMEOUT_SECONDS
 
@@ -105,6 +108,16 @@ class Phone:
         if isinstance(gateway, Running) and not self.twilio.sessions:
             async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
                 await gateway.server.phone.until_left()
+
+
+async def simulated(gateway: Running, script: str, speed: float = 10) -> Simulated:
+    """A simulated phone call; its caller misses nothing, and Twilio would warn of nothing."""
+    url = gateway.url
+    plan = Plan(parse(script), f"{url}/phone/voice", f"{url}/phone/status", account=Account(token=TOKEN), speed=speed)
+    async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+        [one] = await simulate(plan)
+    assert [event.details for kind in ("error", "warning") for event in one.log.of(kind)] == []
+    return one
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
