@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -170,8 +170,11 @@ class Bench:
 
 
 def _mebibytes(pid: int, kind: str) -> float:
-    parent = psutil.Process(pid)
-    return sum(getattr(one.memory_full_info(), kind) for one in (parent, *parent.children(recursive=True))) / MEBIBYTE
+    parent, used = psutil.Process(pid), 0.0
+    for one in (parent, *parent.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # a child process has ended meanwhile
+            used += getattr(one.memory_full_info(), kind)
+    return used / MEBIBYTE
 
 
 def cpu_seconds(pid: int) -> float:

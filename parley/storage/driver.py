@@ -23,6 +23,7 @@ from functools import lru_cache, partial
 from typing import Any, Generic, TypeVar, cast, overload
 
 import psycopg
+from psycopg._queries import PostgresQuery, _query2pg
 from psycopg.abc import PQGen
 from psycopg.generators import send
 from psycopg.pq import TransactionStatus
@@ -142,7 +143,7 @@ class Connection(psycopg.AsyncConnection[Any]):
                 if begins:
                     await psycopg.AsyncCursor[Any](self).execute(BEGIN)
                 for statement in deferred:
-                    cursor = psycopg.AsyncCursor[Any](self)
+                    cursor = ConstantCursor(self)
                     sent.append((statement, cursor))
                     await cursor.execute(statement.sql, statement.parameters)
                 yield
@@ -152,6 +153,21 @@ class Connection(psycopg.AsyncConnection[Any]):
             if failed and failed.otherwise:
                 raise failed.otherwise from None
             raise
+
+
+class ConstantQuery(PostgresQuery):
+    """The conversion of a constant statement is kept, however long it is; psycopg keeps that of short ones."""
+
+    def convert(self, query: Any, vars: Any) -> None:  # the names are psycopg's
+        converted = _query2pg(self._ensure_bytes(query), self._tx.encoding)
+        self.query, self._want_formats, self._order, self._parts = converted
+        self.dump(vars)
+
+
+class ConstantCursor(psycopg.AsyncCursor[Any]):
+    """A cursor for statements that are constants."""
+
+    _query_cls = ConstantQuery
 
 
 class Cursor(psycopg.AsyncCursor[Any]):
@@ -229,7 +245,7 @@ async def _fetch(tx: AsyncSession, *queries: Query[Any]) -> list[Any]:
     cursors: list[psycopg.AsyncCursor[Any]] = []
     async with connection.deferred_first():
         for query in queries:
-            cursor = psycopg.AsyncCursor(connection, row_factory=namedtuple_row)
+            cursor = ConstantCursor(connection, row_factory=namedtuple_row)
             cursors.append(await cursor.execute(*_for_driver(query.statement, query.values)))
     return [
         query.read(_as_typed(query.statement, await cursor.fetchall()))

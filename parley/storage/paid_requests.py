@@ -4,23 +4,27 @@ Returned rows are detached from the session; `rows.save` writes them. Statements
 needs are built once: building one takes as long as running it.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Interval, and_, bindparam, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
-from sqlmodel import col
+from sqlmodel import SQLModel, col
 
 from parley.domain.errors import NotFound
 from parley.domain.requests import Provider
 from parley.storage import breaker
 from parley.storage.database import NOW
-from parley.storage.rows import table
+from parley.storage.driver import Query, fetch
+from parley.storage.rows import place, table
 from parley.storage.tables import Attempt, EnergyAccount, JournaledReply, PaidRequest, UsageLog
+
+RowT = TypeVar("RowT", bound=SQLModel)
 
 OF_REQUEST = (
     col(PaidRequest.workspace_id) == bindparam("workspace"),
@@ -49,11 +53,10 @@ ENERGY_LEFT = (
 # Each is found by its key: with a join and without statistics, PostgreSQL compares all rows of a workspace.
 LOCK_WITH_ATTEMPT = (
     select(
-        PaidRequest,
-        Attempt,
-        breaker.is_troubled(table(Attempt).c.provider, table(Attempt).c.workspace_id),
-        ENERGY_LEFT,
-        NOW,
+        *(column.label(place(row, column.name)) for row in (PaidRequest, Attempt) for column in table(row).columns),
+        breaker.is_troubled(table(Attempt).c.provider, table(Attempt).c.workspace_id).label("is_troubled"),
+        ENERGY_LEFT.label("energy_left"),
+        NOW.label("now"),
     )
     .where(
         *OF_ATTEMPT,
@@ -62,7 +65,6 @@ LOCK_WITH_ATTEMPT = (
     )
     .where(col(Attempt.request_id) == PaidRequest.request_id)
     .with_for_update()
-    .execution_options(populate_existing=True)
 )
 # The request itself, if one for the same result was booked before it began: see `repeat`.
 REPEATED = aliased(PaidRequest)
@@ -72,8 +74,12 @@ IS_REPEATED = (
     .limit(1)
     .scalar_subquery()
 )
+# Its times are the database's, and its result depends on other rows.
+SET_AT_OPENING = ("created_at", "lease_until", "expires_at", "result_id")
+GIVEN_AT_OPENING = [column for column in table(PaidRequest).columns if column.name not in SET_AT_OPENING]
 OPEN = (
     insert(table(PaidRequest))
+    .values({column.name: bindparam(column.name, type_=column.type) for column in GIVEN_AT_OPENING})
     .values(
         result_id=func.coalesce(bindparam("of_result"), IS_REPEATED),
         created_at=NOW,
@@ -81,7 +87,11 @@ OPEN = (
         expires_at=NOW + bindparam("reservation", type_=Interval),
     )
     .on_conflict_do_nothing()
-    .returning(*breaker.CLOSED_GENERATIONS, NOW, col(PaidRequest.result_id))
+    .returning(
+        *(closed.label(name) for closed, name in zip(breaker.CLOSED_GENERATIONS, breaker.Passes._fields, strict=True)),
+        NOW.label("now"),
+        col(PaidRequest.result_id),
+    )
 )
 JOURNALED = (
     select(Attempt, col(JournaledReply.payload), col(UsageLog.energy_charged), EnergyAccount)
@@ -124,14 +134,14 @@ async def open_leased(
     None if the id exists. No other transaction sees the row before this one commits. Its `result_id` is set if another
     request for its result was booked before it.
     """
-    row = request.model_dump(exclude={"created_at", "lease_until", "expires_at", "result_id"})
+    row = request.model_dump(exclude={*SET_AT_OPENING})
     row |= {"of_workspace": request.workspace_id, "of_request": request.request_id, "of_result": request.result_id}
     periods = {"lease": timedelta(seconds=lease_seconds), "reservation": timedelta(seconds=reservation_seconds)}
     of_breakers = {"provider": provider.value, "breaker_workspace": request.workspace_id}
-    found = (await tx.execute(OPEN, {**row, **periods, **of_breakers})).first()
-    if found is None:
+    found = await fetch(tx, Query(OPEN, {**row, **periods, **of_breakers}, list))
+    if not found:
         return None
-    own, fleet, now, request.result_id = found
+    own, fleet, now, request.result_id = found[0]
     return breaker.Passes(own, fleet), now
 
 
@@ -178,13 +188,22 @@ async def lock_with_attempt(tx: AsyncSession, workspace_id: str, attempt_id: UUI
     Raises:
         NotFound: the workspace has no such attempt.
     """
-    found = (await tx.execute(LOCK_WITH_ATTEMPT, {"workspace": workspace_id, "attempt": attempt_id})).first()
+    found = await fetch(tx, Query(LOCK_WITH_ATTEMPT, {"workspace": workspace_id, "attempt": attempt_id}, _locked))
     if found is None:
         raise NotFound(f"no attempt {attempt_id} in workspace {workspace_id!r}")
-    locked = Locked(*found)
-    tx.expunge(locked.request)
-    tx.expunge(locked.attempt)
-    return locked
+    return found
+
+
+def _locked(rows: Sequence[Any]) -> Locked | None:
+    if not rows:
+        return None
+    values = rows[0]._asdict()
+    request, attempt = _row_of(PaidRequest, values), _row_of(Attempt, values)
+    return Locked(request, attempt, values["is_troubled"], values["energy_left"], values["now"])
+
+
+def _row_of(row: type[RowT], values: Mapping[str, Any]) -> RowT:
+    return row(**{column.name: values[place(row, column.name)] for column in table(row).columns})
 
 
 async def attempt(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> Attempt | None:

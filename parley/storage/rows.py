@@ -29,7 +29,7 @@ async def save(tx: AsyncSession, *rows: SQLModel) -> None:
     The caller has locked a row that it changes, or is its only writer.
     """
     assert len({*map(type, rows)}) == len(rows), "two rows of one table"  # noqa: S101 - the second would be both
-    values = {_place(row, name): value for row in rows for name, value in row.model_dump().items()}
+    values = {place(row, name): value for row in rows for name, value in row.model_dump().items()}
     await defer(tx, _saving(*map(_class, rows)), values)
 
 
@@ -71,7 +71,7 @@ def _upsert(row: type[SQLModel]) -> Insert:
     into = table(row)
     # The database assigns identity columns.
     columns = [column for column in into.columns if column.identity is None]
-    new = insert(into).values({one.name: bindparam(_place(row, one.name), type_=one.type) for one in columns})
+    new = insert(into).values({one.name: bindparam(place(row, one.name), type_=one.type) for one in columns})
     if row not in CHANGEABLE:
         return new
     key, stays = CHANGEABLE[row]
@@ -89,5 +89,6 @@ def _class(row: SQLModel) -> Any:
     return type(row)
 
 
-def _place(row: SQLModel | type[SQLModel], column: str) -> str:
+def place(row: SQLModel | type[SQLModel], column: str) -> str:
+    """The name of a column among those of several tables."""
     return f"{row.__tablename__}_{column}"

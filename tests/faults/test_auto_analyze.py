@@ -30,14 +30,19 @@ async def reconciled(place: Scene) -> tuple[Decimal, Decimal]:
 
 
 @pytest.mark.parametrize(
-    ("max_staleness", "after"),
-    [(0, 0.6), (1, 0.8), (2, 0.1), (2, 0.5), (None, 0.5)],
-    ids=["barrier", "a round old", "in discovery", "two rounds old", "continuous"],
+    ("max_staleness", "after", "then_streams"),
+    [(0, 0.6, None), (1, 0.8, None), (2, 0.1, None), (2, 0.5, None), (2, 0.4, 2), (None, 0.5, None)],
+    ids=["barrier", "a round old", "in discovery", "two rounds old", "other streams", "continuous"],
 )
 async def test_a_run_that_is_killed_halfway_accounts_for_every_session(
-    max_staleness: int | None, after: float, stack: Addresses, template: str, tmp_path: Path
+    max_staleness: int | None,
+    after: float,
+    then_streams: int | None,
+    stack: Addresses,
+    template: str,
+    tmp_path: Path,
 ) -> None:
-    """`after`: the share of the requests after which the worker is killed."""
+    """`after`: the share of the requests after which the worker is killed. `then_streams`: set right before that."""
     lines = (SAMPLES / "chats" / "support.jsonl").read_text().splitlines(keepends=True)[:SESSIONS]
     path = tmp_path / "chats.jsonl"
     path.write_text("".join(lines))
@@ -65,6 +70,8 @@ async def test_a_run_that_is_killed_halfway_accounts_for_every_session(
         requests = len(await place.simulator.billed())
         job = await start("killed")
         await place.simulator.requests(at_least=requests + round(requests * after))
+        if then_streams is not None:
+            await job.set_streams(then_streams)
         worker.kill()
         await worker.wait()
         await place.start_worker()
@@ -72,7 +79,7 @@ async def test_a_run_that_is_killed_halfway_accounts_for_every_session(
 
         assert report.statistics is not None
         assert (report.statistics.labelled, report.statistics.fallbacks) == (len(lines), 0)
-        if max_staleness is not None:
+        if max_staleness is not None and then_streams is None:
             assert await labels(job.id) == await labels(undisturbed.id)
         states = await place.attempts()
         billed = await place.simulator.billed()

@@ -340,11 +340,12 @@ class AutoAnalyze:
         resolver = ConflictResolver(self._job, self._state)
         kinds = [kind for kind in LabelKind if kind not in self._state.kinds_resolved]
         results = await asyncio.gather(*map(resolver.resolve, kinds), return_exceptions=True)
-        for kind, result in zip(kinds, results, strict=True):
-            if is_over_budget(result):
-                await resolver.resolve(kind)
-            elif result is not None:
+        for result in results:
+            if result is not None and not is_over_budget(result):
                 raise result
+        for kind, result in zip(kinds, results, strict=True):
+            if result is not None:
+                await resolver.resolve(kind)
 
     async def _wait_for_review(self) -> None:
         """Let a person look at the merges before they are applied."""
