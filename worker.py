@@ -19,6 +19,7 @@ from activities.acoustics import AcousticsActivities
 from activities.alert import AlertActivities
 from activities.auto_analyze.labelling import LabellingActivities
 from activities.auto_analyze.runs import RunActivities
+from activities.auto_analyze.submitting import SubmittingActivities
 from activities.boundary import HEARTBEAT_SECONDS
 from activities.collecting import CollectingActivities
 from activities.conversation.changing import ConversationChanges
@@ -91,6 +92,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
     limits = partial(requests_per_second, settings=settings)
     auto_runs = RunActivities(database, candidates, limits)
     auto_labels = LabellingActivities(database, paid_calls, limits)
+    auto_batches = SubmittingActivities(database, parts.paid_submissions, paid_calls, limits)
     decisions, generate = parts.generate_decisions(), parts.generate_paid_steps()
     health = HealthActivities(paid_calls, candidates)
     quality = QualityPaidSteps(database, paid_calls, policy)
@@ -146,6 +148,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
         between_turns = [condensing.condense, memory.remember]
         hearing = [analysis.hear, analysis.measure_voice]
         coaching = [analysis.coach, collecting.coach_jointly]
+        labelling += [auto_batches.submit, auto_batches.poll_submission, auto_batches.settle_submission]
         chat = [*coaching, *labelling, generate.ask, generate.condense, quality.score, *between_turns]
         return Worker(
             client,

@@ -6,7 +6,18 @@ import os
 import signal
 from typing import Literal
 
-Point = Literal["claiming", "claimed", "first_token", "mid_text", "last_token", "called", "settling", "settled"]
+Point = Literal[
+    "claiming",
+    "claimed",
+    "first_token",
+    "mid_text",
+    "last_token",
+    "called",
+    "settling",
+    "settled",
+    "submitting",
+    "submitted",
+]
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 HELD = "held at the failpoint"
 logger = logging.getLogger(__name__)
@@ -16,7 +27,7 @@ class Failpoints:
     """Parsed from PARLEY_FAILPOINTS, for example `called=kill` or `claimed=stop`. Empty in production.
 
     A stream has three points of its own: after the first delta was sent, after the fifth, and after the last one,
-    before the reply is recorded.
+    before the reply is recorded. A batch has two: before it is sent, and before it is recorded that it was.
 
     `claimed=hold:7` blocks the next seven jobs that reach the point for ever, and logs each. A job that is held at one
     point passes all others, and its retries are held at the same point. `job`: the id of its workflow.

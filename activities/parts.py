@@ -9,6 +9,7 @@ from activities.generate.paid_steps import GeneratePaidSteps
 from activities.knowledge import KnowledgeSearch
 from activities.metrics import Metrics
 from activities.paid_call import PaidCalls
+from activities.paid_submissions import PaidSubmissions
 from activities.speech import SpeechStep
 from activities.workspaces import Workspaces
 from parley.domain.errors import InvalidInput
@@ -40,6 +41,7 @@ class Parts:
         self.policy = settings.policy()
         self._providers, self.workspaces = Providers(settings), Workspaces(database)
         self.paid_calls = PaidCalls(database, settings, self.workspaces, self._providers, self.metrics)
+        self.paid_submissions = PaidSubmissions(database, settings, self.workspaces, self._providers, self.metrics)
         self.candidates = Candidates(database, settings, self.workspaces, self._providers.access)
 
     def generate_decisions(self) -> GenerateDecisions:

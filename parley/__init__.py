@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     )
     from parley.domain.auto_analyze.estimate import RunEstimate
     from parley.domain.auto_analyze.overview import Flow, NewLabels, PhaseCost, QuotedSession, RunOverview
+    from parley.domain.auto_analyze.processing import BatchFigures
     from parley.domain.budgets import CapView, Period
     from parley.domain.chat import ChatSession
     from parley.domain.chat_formats import ChatFormat, ChatRole
@@ -178,6 +179,7 @@ _MODULES = {
         "Statistics",
     ),
     "parley.domain.auto_analyze.consistency": ("Consistency",),
+    "parley.domain.auto_analyze.processing": ("BatchFigures",),
     "parley.domain.auto_analyze.estimate": ("RunEstimate",),
     "parley.domain.auto_analyze.overview": (
         "Flow",
@@ -317,6 +319,7 @@ __all__ = [
     "AutoAnalyzeProgress",
     "AutoAnalyzeReport",
     "Backend",
+    "BatchFigures",
     "BilledAttempt",
     "CachePolicy",
     "Cached",

@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PROVIDER=PER_MINUTE",
         help="requests per minute of one provider; repeatable",
     )
+    add("--batch-seconds", type=float, default=0.0, help="time until a batch is answered (default %(default)s)")
     add(
         "--context-window",
         type=int,
@@ -89,6 +90,7 @@ def _config(options: argparse.Namespace) -> Config:
         seed=options.seed,
         latency=Latency(options.latency, options.latency_median, options.latency_sigma, options.tokens_per_second),
         rate_limits=dict(options.rate_limit),
+        batch_seconds=options.batch_seconds,
         context_window=options.context_window,
         noise=Noise(options.label_reuse, options.label_mistakes, options.label_unmerged),
         transcripts=tuple(options.transcripts),

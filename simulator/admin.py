@@ -28,6 +28,7 @@ def routes(state: State) -> list[Route]:
         ("POST", "gate", admin.set_gate),
         ("GET", "latency", admin.latency),
         ("POST", "latency", admin.set_latency),
+        ("POST", "batches", admin.set_batches),
         ("GET", "limits", admin.limits),
         ("POST", "limits", admin.set_limits),
     ]
@@ -79,6 +80,11 @@ class Admin:
     async def set_latency(self, request: Request) -> Response:
         self._state.latency = Latency(**await read_json_object(request))
         return await self.latency(request)
+
+    async def set_batches(self, request: Request) -> Response:
+        """Set after how many `seconds` a batch is answered, those that are open included."""
+        self._state.batch_seconds = float((await read_json_object(request)).get("seconds", 0.0))
+        return JSONResponse({"seconds": self._state.batch_seconds})
 
     async def limits(self, _: Request) -> Response:
         return JSONResponse(self._state.limits.as_json())

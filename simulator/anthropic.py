@@ -87,7 +87,10 @@ class Messages:
     async def read(self, request: Request) -> Prompt:
         if "anthropic-version" not in request.headers:
             raise Refusal("bad_request", "anthropic-version: header is required")
-        body = await read_json_object(request)
+        return self.parse(await read_json_object(request))
+
+    def parse(self, body: Mapping[str, Any]) -> Prompt:
+        """Parse the body of a request. Raises Refusal for what the vendor refuses."""
         for name in body:
             if name not in PARAMETERS:
                 raise Refusal("bad_request", f"{name}: Extra inputs are not permitted")

@@ -13,12 +13,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from simulator import admin
 from simulator.anthropic import Messages
+from simulator.anthropic_batches import AnthropicBatches
 from simulator.config import Config
 from simulator.elevenlabs import SpeechToText
 from simulator.embeddings import Embeddings
-from simulator.endpoints import UNLOGGED_REQUEST_ID, BilledEndpoint, UnbilledEndpoint, error_response
+from simulator.endpoints import (
+    UNLOGGED_REQUEST_ID,
+    BatchAnswer,
+    BatchEndpoint,
+    BilledEndpoint,
+    UnbilledEndpoint,
+    error_response,
+)
 from simulator.faults import DELIVERIES, OUTAGES
 from simulator.openai import ChatCompletions
+from simulator.openai_batches import OpenAIBatches
 from simulator.speech import TextToSpeech
 from simulator.state import State
 from simulator.twilio.rest import OutboundCalls
@@ -37,10 +46,11 @@ def create_app(config: Config) -> Starlette:
     phone = OutboundCalls(seed=config.seed)
     openai = ChatCompletions(state.answers, state.stored, state.prefixes)
     local = ChatCompletions(state.answers, state.stored, state.prefixes, name="local")
+    messages = Messages(state.answers, state.prefixes)
     speech_to_text = SpeechToText(state.recordings)
     others: Mapping[str, Vendor] = {
         "/local/v1/chat/completions": local,
-        "/anthropic/v1/messages": Messages(state.answers, state.prefixes),
+        "/anthropic/v1/messages": messages,
         "/elevenlabs/v1/speech-to-text": speech_to_text,
     }
     vendors = (openai, *others.values())
@@ -59,6 +69,8 @@ def create_app(config: Config) -> Starlette:
             *admin.routes(state),
             *phone.routes("/twilio"),
             *_completion_routes(openai, state),
+            *_openai_batch_routes(openai, state),
+            *_anthropic_batch_routes(messages, state),
             *(
                 _route(path, vendor, POST=BilledEndpoint(vendor, state))
                 for path, vendor in {**others, **embeddings, **voices}.items()
@@ -86,6 +98,37 @@ def _completion_routes(openai: ChatCompletions, state: State) -> list[Route]:
     return [
         _route("/openai/v1/chat/completions", openai, POST=BilledEndpoint(openai, state), GET=stored_list),
         _route("/openai/v1/chat/completions/{id}", openai, GET=stored_one),
+    ]
+
+
+def _openai_batch_routes(openai: ChatCompletions, state: State) -> list[Route]:
+    batches = OpenAIBatches(openai, state)
+
+    def endpoint(answer: BatchAnswer, *, creates: bool = False) -> BatchEndpoint:
+        return BatchEndpoint(openai, state, answer, creates=creates)
+
+    created = endpoint(batches.create, creates=True)
+    return [
+        _route("/openai/v1/files", openai, POST=endpoint(batches.upload)),
+        _route("/openai/v1/files/{id}/content", openai, GET=endpoint(batches.content)),
+        _route("/openai/v1/batches", openai, POST=created, GET=endpoint(batches.list)),
+        _route("/openai/v1/batches/{id}", openai, GET=endpoint(batches.retrieve)),
+        _route("/openai/v1/batches/{id}/cancel", openai, POST=endpoint(batches.cancel)),
+    ]
+
+
+def _anthropic_batch_routes(messages: Messages, state: State) -> list[Route]:
+    batches, path = AnthropicBatches(messages, state), "/anthropic/v1/messages/batches"
+
+    def endpoint(answer: BatchAnswer, *, creates: bool = False) -> BatchEndpoint:
+        return BatchEndpoint(messages, state, answer, creates=creates)
+
+    created = endpoint(batches.create, creates=True)
+    return [
+        _route(path, messages, POST=created, GET=endpoint(batches.list)),
+        _route(path + "/{id}", messages, GET=endpoint(batches.retrieve)),
+        _route(path + "/{id}/cancel", messages, POST=endpoint(batches.cancel)),
+        _route(path + "/{id}/results", messages, GET=endpoint(batches.results)),
     ]
 
 

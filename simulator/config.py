@@ -57,6 +57,7 @@ class Config:
         port: 0 takes any free port.
         seed: chooses wordings, label noise and latencies.
         rate_limits: requests per minute, by provider. A provider without an entry has no limit.
+        batch_seconds: after which a batch is answered.
         context_window: the longest prompt, in the simulator's tokens.
         noise: how unreliable the labels are.
         transcripts: folders with recordings and their transcripts, in addition to `samples/`.
@@ -69,6 +70,7 @@ class Config:
     seed: int = 7
     latency: Latency = field(default_factory=Latency)
     rate_limits: dict[str, int] = field(default_factory=dict)
+    batch_seconds: float = 0.0
     context_window: int = CONTEXT_WINDOW
     noise: Noise = field(default_factory=Noise)
     transcripts: tuple[Path, ...] = ()

@@ -1,6 +1,6 @@
 """The ASGI application of one endpoint: refuse the request, or compute, bill and deliver the reply."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from math import ceil
 
 from starlette.requests import ClientDisconnect, Request
@@ -8,7 +8,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from simulator.delivery import Connection, Headers, close_early, send_all_but_last, send_part
-from simulator.faults import BREAKS, FAULT_HEADER, Fault
+from simulator.faults import BATCH, BATCHES, BREAKS, FAULT_HEADER, OUTAGES, Fault
 from simulator.records import ReceivedRequest
 from simulator.state import State
 from simulator.wire import ATTEMPT_HEADER, Body, Refusal, Reply, Vendor
@@ -124,6 +124,39 @@ class UnbilledEndpoint:
             return
         async with Connection(receive, send, self._state.closing) as connection:
             await _deliver_unbilled(connection, fault, body, [(self._vendor.request_id_header, UNLOGGED_REQUEST_ID)])
+
+
+# Answers a request to a batch API, with the fault of a batch that it creates: JSON, or the bytes of a file.
+BatchAnswer = Callable[[Request, str], Awaitable[object]]
+
+
+class BatchEndpoint:
+    """An endpoint of a batch API. Its requests are not in the log: the lines of a batch are.
+
+    `creates`: it creates batches, and takes the planned faults for them. Outages affect all of them.
+    """
+
+    def __init__(self, vendor: Vendor, state: State, answer: BatchAnswer, *, creates: bool) -> None:
+        self._vendor, self._state, self._answer, self._creates = vendor, state, answer, creates
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            check_api_key(self._vendor, request)
+            fault = self._fault(request)
+            fault.raise_refusal()
+            found = await self._answer(request, fault.name if fault.name in BATCHES else "")
+            body = Body((found,), "application/jsonl") if isinstance(found, bytes) else Body.json(found)
+        except Refusal as refusal:
+            await error_response(self._vendor, refusal, UNLOGGED_REQUEST_ID)(scope, receive, send)
+            return
+        async with Connection(receive, send, self._state.closing) as connection:
+            await _deliver_unbilled(connection, fault, body, [(self._vendor.request_id_header, UNLOGGED_REQUEST_ID)])
+
+    def _fault(self, request: Request) -> Fault:
+        if self._creates:
+            return self._state.faults.take(self._vendor.name, BATCH, request.headers.get(FAULT_HEADER))
+        return self._state.faults.until_reset(self._vendor.name, OUTAGES)
 
 
 async def _deliver_unbilled(connection: Connection, fault: Fault, body: Body, headers: Headers) -> None:

@@ -80,7 +80,17 @@ BREAKS = {"cut_at_first_token": 0.0, "cut": 0.5, "stall": 0.5, "cut_after_last_t
 # `hold` is the time in the middle of the reply, not before it.
 PACED = ("stall", "slow_tokens")
 
-FAULTS: Mapping[str, frozenset[str]] = {**REFUSALS, **DAMAGES, **DELIVERIES}
+# The reply to the request that creates a batch is as usual: its lines are not.
+BATCH = frozenset({"batch"})
+BATCHES: Mapping[str, frozenset[str]] = {
+    "batch_rejected": BATCH,
+    "batch_expired": BATCH,
+    "batch_half": BATCH,
+    "batch_missing": BATCH,
+    "batch_odd_lines": BATCH,
+}
+
+FAULTS: Mapping[str, frozenset[str]] = {**REFUSALS, **DAMAGES, **DELIVERIES, **BATCHES}
 
 # Refusals that also affect unbilled requests, such as a list of models, while they are planned until reset.
 OUTAGES = frozenset({"server_error", "overloaded", "html", "auth", "rate_limit"})

@@ -127,7 +127,10 @@ class ChatCompletions:
         return "none" if found is None and self.name == "local" else found  # a local server needs no key
 
     async def read(self, request: Request) -> Prompt:
-        body = await read_json_object(request)
+        return self.parse(await read_json_object(request))
+
+    def parse(self, body: Mapping[str, Any]) -> Prompt:
+        """Parse the body of a request. Raises Refusal for what the vendor refuses."""
         if self.name == "openai":  # local servers ignore what they do not know
             refuse_unknown(body, PARAMETERS)
             _refuse_unsupported(body)

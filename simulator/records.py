@@ -65,7 +65,7 @@ class JsonLines:
 
 @dataclass
 class ReceivedRequest:
-    """One HTTP request to a provider's endpoint.
+    """One HTTP request to a provider's endpoint, or one line of a batch, which costs half.
 
     `state`: `in_flight`; `answered`; `refused` with an error reply; `cut` by a fault; `gone` if the client closed the
     connection before the whole reply was sent; `lost` if the simulator ended first. Times are Unix time in seconds.
@@ -77,6 +77,7 @@ class ReceivedRequest:
     received_at: float
     model: str = ""
     stream: bool = False
+    batch: bool = False
     state: RequestState = "in_flight"
     status: int | None = None
     fault: str | None = None

@@ -1,9 +1,11 @@
 """The state of one running simulator, shared by the provider endpoints and the admin endpoints."""
 
 import asyncio
-from collections import deque
+import itertools
+from collections import defaultdict, deque
 from math import ceil
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from simulator.answers import Answers
 from simulator.config import Config
@@ -12,6 +14,9 @@ from simulator.prefixes import Prefixes
 from simulator.recordings import Recordings
 from simulator.records import RequestLog, StoredCompletions
 from simulator.wire import PROVIDERS, Refusal
+
+if TYPE_CHECKING:
+    from simulator.batches import Batch
 
 WINDOW_SECONDS = 60.0
 
@@ -87,6 +92,9 @@ class State:
         self.requests = RequestLog(config.log)
         self.stored = StoredCompletions(config.log.with_suffix(".stored.jsonl") if config.log else None)
         self.gate = Gate()
+        self.batches: defaultdict[str, dict[str, Batch]] = defaultdict(dict)
+        self.batch_numbers = itertools.count(1)
+        self.files: dict[str, bytes] = {}
         self.closing = asyncio.Event()
         self._apply_config()
 
@@ -95,6 +103,8 @@ class State:
         self.requests.reset()
         self.stored.reset()
         self.prefixes.reset()
+        self.batches.clear()
+        self.files.clear()
         self.gate.set(None, closed=False)
         self._apply_config()
 
@@ -106,4 +116,5 @@ class State:
     def _apply_config(self) -> None:
         self.faults = FaultPlan()
         self.latency = self.config.latency
+        self.batch_seconds = self.config.batch_seconds
         self.limits = RateLimits(self.config.rate_limits)

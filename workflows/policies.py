@@ -51,6 +51,21 @@ PAID_STEP: dict[str, Any] = {
     "retry_policy": RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=2.0, maximum_attempts=3),
 }
 
+# To put a batch of 50,000 requests together, and to settle it. A request that is in it is paid for: a step that is
+# cancelled says so when it has ended.
+SUBMISSION_STEP: dict[str, Any] = {
+    **PAID_STEP,
+    "start_to_close_timeout": timedelta(hours=3),
+    "schedule_to_close_timeout": timedelta(hours=10),
+    "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+}
+# A look at a batch. The next one comes in minutes.
+SUBMISSION_POLL: dict[str, Any] = {
+    **PAID_STEP,
+    "start_to_close_timeout": timedelta(minutes=2),
+    "schedule_to_close_timeout": timedelta(minutes=10),
+}
+
 # A recording of hours is transcribed on this machine in many minutes, and waits for those before it.
 HEAR_STEP: dict[str, Any] = {
     **PAID_STEP,

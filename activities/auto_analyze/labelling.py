@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
@@ -12,7 +12,6 @@ from activities.auto_analyze.known_labels import Behind, KnownLabels
 from activities.auto_analyze.reassigning import KnownChoices, doubts_at_once, doubts_of
 from activities.auto_analyze.runs import keep_labels, outcome_of
 from activities.boundary import boundary
-from activities.paid_call import PaidCalls
 from parley.domain.auto_analyze.batching import (
     BYTES_PER_LABEL_TOKEN,
     compared_at_once,
@@ -47,13 +46,23 @@ from parley.domain.auto_analyze.validation import SessionLabels, Verdict, judge,
 from parley.domain.capabilities import UNKNOWN_MODEL, narrower
 from parley.domain.errors import ContextTooLong, EmptyReply
 from parley.domain.reply_json import read_reply_json
-from parley.domain.requests import ChatReply, ChatRequest, Finish, Provider, Reply, Usage, fingerprint, request_id
+from parley.domain.requests import (
+    ChatReply,
+    ChatRequest,
+    Finish,
+    Provider,
+    Reply,
+    Request,
+    Usage,
+    fingerprint,
+    request_id,
+)
 from parley.domain.routing import Candidate
 from parley.storage import auto_analyze as runs
 from parley.storage import reassignments
 from parley.storage.auto_analyze import Stored, Work
 from parley.storage.database import Database
-from parley.storage.ledger import Charge, OnReply
+from parley.storage.ledger import Charge, OnReply, Settled
 
 MALFORMED_SUMMARY_CHARACTERS = 2000
 
@@ -67,10 +76,27 @@ class _Labelled(NamedTuple):
     stored: Stored
 
 
+class PaidRequests(Protocol):
+    """What makes the paid requests of the steps, as `PaidCalls.make` does."""
+
+    async def make(
+        self,
+        charge: Charge,
+        request: Request,
+        provider: Provider,
+        model: str,
+        *,
+        fingerprint: str | None = None,
+        on_reply: OnReply | None = None,
+    ) -> Settled:
+        """Get the one reply to a request."""
+        ...
+
+
 class LabellingActivities:
     """Activities of one worker, on its database and its providers."""
 
-    def __init__(self, database: Database, paid_calls: PaidCalls, limits: Callable[[Provider], float]) -> None:
+    def __init__(self, database: Database, paid_calls: PaidRequests, limits: Callable[[Provider], float]) -> None:
         """`limits`: the requests per second of a provider."""
         self._database, self._paid_calls = database, paid_calls
         self._known, self._choices = KnownLabels(database, limits), KnownChoices()

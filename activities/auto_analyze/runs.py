@@ -44,6 +44,7 @@ from parley.domain.auto_analyze.contract import (
 )
 from parley.domain.auto_analyze.estimate import discovery_quota, idle_streams, set_aside_usd
 from parley.domain.auto_analyze.labels import duplicates
+from parley.domain.auto_analyze.processing import with_batch_api
 from parley.domain.auto_analyze.sampling import coverage, least_sample, processing_order
 from parley.domain.auto_analyze.validation import SessionLabels, fallback_labels
 from parley.domain.pricing import rates_for
@@ -76,7 +77,8 @@ class RunActivities:
             facts = await session_facts(tx, given.workspace_id, given.dataset_id)
         # For a million sessions this takes seconds: outside of a transaction, and in a thread so that heartbeats go on.
         order = await asyncio.to_thread(processing_order, facts, given.discovery, given.seed)
-        first = ranking.candidates[0]
+        candidates = with_batch_api(ranking.candidates) if given.processing == "batch" else ranking.candidates
+        first = candidates[0]
         rates = rates_for(first.provider, first.model, self._candidates.rates)
         set_aside = set_aside_usd(given.budget_usd, rates)
         async with self._database.transaction(bulk=True) as tx:
@@ -87,7 +89,7 @@ class RunActivities:
         sizes = {session.position: session.tokens for session in facts if session.position in chosen}
         quota = discovery_quota(given.sessions_per_stream)
         return Plan(
-            candidates=ranking.candidates,
+            candidates=candidates,
             discovery=len(order.sample),
             discovery_cuts=tuple(cuts([sizes[position] for position in order.sample], first.model, quota)),
             least=least_sample(len(order.positions) - len(order.copies), given.discovery),

@@ -36,6 +36,7 @@ from parley.domain.auto_analyze.contract import (
     StreamProgress,
 )
 from parley.domain.auto_analyze.estimate import RunEstimate
+from parley.domain.auto_analyze.processing import BatchFigures
 from parley.domain.conversation.contract import ConversationCost, TurnReport
 from parley.domain.costs import Correction, Costs, Disagreement
 from parley.domain.errors import Unreachable
@@ -361,7 +362,14 @@ def describe(state: JobProgress | AutoAnalyzeProgress) -> str:
 def _spent(state: AutoAnalyzeProgress) -> str:
     left = f", about {_clock(state.seconds_left)} left" if state.seconds_left is not None else ""
     labels, tokens = counted(state.new_labels, "label"), counted(state.tokens, "token")
-    return f"{labels}, {tokens}, ${state.cost_usd}{left}"
+    return f"{labels}, {tokens}, ${state.cost_usd}{_in_batches(state.batch)}{left}"
+
+
+def _in_batches(figures: BatchFigures | None) -> str:
+    if figures is None:
+        return ""
+    done = figures.answered + figures.left_over + figures.processed
+    return f", {done:,} of {counted(figures.submitted, 'request')} in batches done"
 
 
 def _clock(seconds: float) -> str:
@@ -421,6 +429,7 @@ def _statistics(statistics: Statistics) -> list[RenderableType]:
         **_canonical(statistics),
         "conflicts resolved": f"{statistics.conflicts_resolved:,} of {statistics.conflicts_found:,}{unmerged}",
         **_looked_at(statistics),
+        **_batches(statistics.batch),
         **_consistency(statistics.consistency),
         "tokens by phase": ", ".join(
             f"{phase.value} {tokens:,}" for phase, tokens in statistics.tokens_by_phase.items()
@@ -452,6 +461,18 @@ def _looked_at(statistics: Statistics) -> dict[str, str]:
     if not statistics.looked_at:
         return {}
     return {"looked at again": f"{statistics.looked_at:,}, of which {statistics.reassigned:,} have another label"}
+
+
+def _batches(found: BatchFigures | None) -> dict[str, str]:
+    """What was asked in batches; empty for a run that asked nothing there."""
+    if found is None:
+        return {}
+    odd = f", {counted(found.odd_lines, 'odd line')}" if found.odd_lines else ""
+    left = f", {found.left_over:,} asked again one by one" if found.left_over else ""
+    return {
+        "answered in batches": f"{found.answered:,} of {counted(found.submitted, 'request')}{left}{odd}",
+        "saved by batches": f"${found.saved_usd}",
+    }
 
 
 def _canonical(statistics: Statistics) -> dict[str, str]:

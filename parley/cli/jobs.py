@@ -32,6 +32,7 @@ from parley.client.listing import KINDS, STATUSES
 from parley.client.reading import read_conversation, read_recording, read_rubric
 from parley.client.session_analysis import HearingOptions
 from parley.domain.auto_analyze.contract import DEFAULT_BUDGET_USD, RunControls
+from parley.domain.auto_analyze.processing import Processing
 from parley.domain.chat_formats import CHAT_FORMATS, CHAT_ROLES
 from parley.domain.chat_formats.drafts import DEFAULT_SESSION_GAP_HOURS
 from parley.domain.coaching.rubric import DEFAULT_RUBRIC
@@ -214,6 +215,9 @@ def auto_analyze(
     reassign: Annotated[
         bool, typer.Option("--reassign/--no-reassign", help="Look again at the intents that are in doubt.")
     ] = True,
+    processing: Annotated[
+        Processing, typer.Option(help="batch: half price, answered by the provider's batch API within 24 hours.")
+    ] = "realtime",
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out and list invalid lines.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what the run will probably take, by phase, and start nothing.")
@@ -233,6 +237,7 @@ def auto_analyze(
         "model": model,
         "seed": seed,
         "reassign": reassign,
+        "processing": processing,
     }
     options |= _run_options(streams, sessions_per_stream, max_staleness, max_cost)
     limit = f"at most ${options.get('budget_usd', DEFAULT_BUDGET_USD)}, set by --max-cost"

@@ -39,11 +39,12 @@ from parley.domain.auto_analyze.contract import (
 )
 from parley.domain.auto_analyze.estimate import RunEstimate, Speed, estimate
 from parley.domain.auto_analyze.overview import QuotedSession, RunOverview
+from parley.domain.auto_analyze.processing import BATCH_PROVIDERS, Processing
 from parley.domain.auto_analyze.sampling import SessionFacts
 from parley.domain.costs import Costs
 from parley.domain.errors import InvalidInput, NotFound, UnpricedModel
 from parley.domain.model import Model
-from parley.domain.pricing import ConfiguredRates, rates_for
+from parley.domain.pricing import BATCH, ConfiguredRates, rates_for
 from parley.domain.requests import Provider
 from parley.failures import job_failure
 from parley.settings import Settings
@@ -77,6 +78,8 @@ class AutoAnalyzeOptions(TypedDict, total=False):
     """How long to wait while every provider is down, in seconds. Default: one day."""
     reassign: bool
     """Look again at the intents that are in doubt after merging. Default: True."""
+    processing: Processing
+    """`batch` asks for labels through the provider's batch API: half price, within a day. Default: `realtime`."""
     debug: bool
     """Log each round. Default: PARALLEL_PROCESSING_DEBUG."""
 
@@ -299,15 +302,18 @@ async def estimate_run(backend: Backend, job: AutoAnalyzeInput, facts: Sequence[
         Provider.LOCAL: settings.local_model,
     }
     named = {job.provider: job.model or models[job.provider]} if job.provider else models
+    if job.processing == "batch":
+        named = {provider: model for provider, model in named.items() if provider in BATCH_PROVIDERS}
     estimates: list[RunEstimate] = []
     for provider, model in named.items():
         with suppress(UnpricedModel):
-            rates = rates_for(provider, model, ConfiguredRates.of(settings))
+            configured = ConfiguredRates.of(settings)
+            rates, in_batches = rates_for(provider, model, configured), rates_for(provider, model, configured, 0, BATCH)
             async with backend.database.reads() as tx:
                 seconds = await usage.seconds_per_token(tx, job.workspace_id, provider, model)
             speed = Speed(getattr(settings, f"{provider.value}_requests_per_second"), seconds)
             # A million sessions take seconds.
-            estimates.append(await asyncio.to_thread(estimate, facts, job, provider, model, rates, speed))
+            estimates.append(await asyncio.to_thread(estimate, facts, job, provider, model, rates, speed, in_batches))
     return min(estimates, key=lambda one: one.estimated_usd, default=None)
 
 

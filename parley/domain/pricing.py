@@ -46,6 +46,12 @@ LISTED_CLASSES = {
     (Provider.ANTHROPIC, "batch"): {"processing": "batch"},
     (Provider.ANTHROPIC, "fast"): {"speed": "fast"},
 }
+# What every request of a batch costs, as a share of the usual price, where the list has no rates of its own:
+# https://developers.openai.com/api/docs/guides/batch and
+# https://platform.claude.com/docs/en/build-with-claude/batch-processing#pricing. The list is more precise for some
+# models: OpenAI halves no price of cached tokens of its older ones.
+BATCH = "batch"
+BATCH_FACTOR = Decimal("0.5")
 # Requests that are served in one region cost a tenth more: https://platform.claude.com/docs/en/about-claude/pricing and
 # https://developers.openai.com/api/docs/pricing. An account's setting is enough for it.
 REGION_FACTOR = Decimal("1.1")
@@ -119,6 +125,9 @@ def _class_rates(provider: Provider, model: str, tokens: int, price_class: str) 
             factor *= REGION_FACTOR
             continue
         listed = _listed_class(provider, part)
+        if part == BATCH and listed not in _listed_variants(provider, model):
+            factor *= BATCH_FACTOR
+            continue
         exact = exact and listed in _listed_variants(provider, model)
         context |= listed
     rates = _listed_rates(provider, model, tokens, context)
@@ -224,8 +233,12 @@ def _amount(usage: Usage, rates: Rates) -> Decimal:
     return tokens / MILLION + Decimal(str(usage.audio_seconds)) * rates.audio_hour / HOUR
 
 
-def upper_bound(provider: Provider, model: str, request: Request, configured: ConfiguredRates) -> tuple[Decimal, Rates]:
+def upper_bound(
+    provider: Provider, model: str, request: Request, configured: ConfiguredRates, price_class: str = ""
+) -> tuple[Decimal, Rates]:
     """The most that the request can cost, in USD, rounded up to a micro-dollar, and the rates used.
+
+    `price_class`: one that the request asks for, such as `BATCH`; the vendor then applies no service tier of its own.
 
     Tokens are bounded by UTF-8 bytes, since a byte-level tokeniser never makes more tokens than bytes. The bound is
     loose (about four times an English prompt) but certain, as a reservation requires. Tools count with their schemas,
@@ -236,7 +249,7 @@ def upper_bound(provider: Provider, model: str, request: Request, configured: Co
         UnpricedModel: no price is known.
     """
     usage = _upper_bound_usage(provider, model, request)
-    rates = rates_for(provider, model, configured, usage.input_tokens)
+    rates = rates_for(provider, model, configured, usage.input_tokens, price_class)
     most = max(_amount(usage, highest) for highest in _possible_rates(provider, model, usage, rates))
     return most.quantize(MICRO_DOLLAR, ROUND_CEILING), rates
 
@@ -249,10 +262,12 @@ def _possible_rates(provider: Provider, model: str, usage: Usage, rates: Rates) 
     if provider not in (Provider.OPENAI, Provider.ANTHROPIC):
         yield rates
         return
-    tiers = _tier_prices(provider, model) if provider is Provider.OPENAI else ()
+    has_tiers = provider is Provider.OPENAI and not rates.price_class
+    tiers = _tier_prices(provider, model) if has_tiers else ()
     for found in (rates, *(_rates_of(tier, provider, model, usage.input_tokens) for tier in tiers)):
         highest = {name: getattr(found, name) * REGION_FACTOR for name in TOKEN_RATES}
-        yield found.model_copy(update={**highest, "input": max(highest["input"], highest["cache_write"])})
+        dearest = max(highest[name] for name in ("input", "cached_input", "cache_write"))
+        yield found.model_copy(update={**highest, "input": dearest})
 
 
 def _upper_bound_usage(provider: Provider, model: str, request: Request) -> Usage:

@@ -116,16 +116,16 @@ class AnthropicAdapter:
             self._client._custom_headers = {}  # ANTHROPIC_CUSTOM_HEADERS; no option keeps the SDK from reading it
 
     async def call(self, request: Request, model: str, attempt_id: str) -> ChatReply:
-        sent = _sent(request, model, attempt_id)
-        with errors_mapped(anthropic.APIError, _mapped, self._key):
-            return _reply(await self._client.messages.create(**sent), sent["max_tokens"])
+        sent = sent_arguments(request, model, attempt_id)
+        with errors_mapped(anthropic.APIError, mapped_error, self._key):
+            return read_message(await self._client.messages.create(**sent), sent["max_tokens"])
 
     async def stream(self, request: Request, model: str, attempt_id: str) -> AsyncGenerator[Delta | Reply]:
-        sent = _sent(request, model, attempt_id)
+        sent = sent_arguments(request, model, attempt_id)
         reply = _StreamedMessage()
         with (
             interruption_counted(reply, lambda: reply.usage),
-            errors_mapped(anthropic.APIError, _mapped, self._key),
+            errors_mapped(anthropic.APIError, mapped_error, self._key),
         ):
             async with await self._client.messages.create(**sent, stream=True) as events:
                 async for event in events:
@@ -133,20 +133,20 @@ class AnthropicAdapter:
                         yield delta
             for delta in reply.end():
                 yield delta
-            yield _reply(reply.message, sent["max_tokens"])
+            yield read_message(reply.message, sent["max_tokens"])
 
     async def recover(self, attempt_id: str) -> None:  # noqa: ARG002 - Anthropic stores no replies
         return None
 
     async def ping(self) -> None:
-        with errors_mapped(anthropic.APIError, _mapped, self._key):
+        with errors_mapped(anthropic.APIError, mapped_error, self._key):
             check_listing((await self._client.models.list(limit=1)).data)
 
     async def close(self) -> None:
         await self._client.close()
 
 
-def _sent(request: Request, model: str, attempt_id: str) -> dict[str, Any]:
+def sent_arguments(request: Request, model: str, attempt_id: str) -> dict[str, Any]:
     """The arguments of the SDK's call.
 
     Raises:
@@ -347,7 +347,12 @@ class _StreamedMessage(StreamedReply):
         yield from super().end()
 
 
-def _reply(message: AnthropicMessage, max_tokens: int) -> ChatReply:
+def read_message(message: AnthropicMessage, max_tokens: int | None) -> ChatReply:
+    """The reply in a message. `max_tokens`: of the request, where they are known.
+
+    Raises:
+        ProviderError: it is not a reply, or it cannot be used.
+    """
     # The SDK returns a body that is not JSON as a string. A refusal may have no content.
     if not isinstance(message, AnthropicMessage):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise MalformedReply(NAME, "the body is not a message")
@@ -392,7 +397,8 @@ def _price_class(counted: AnthropicUsage) -> str:
     return vendor_text("+".join(part for part in named if part))
 
 
-def _mapped(error: Exception) -> ProviderError:
+def mapped_error(error: Exception) -> ProviderError:
+    """The error that the SDK's error means."""
     if isinstance(error, anthropic.APIStatusError):
         return ERRORS.error(NAME, error.status_code, error.body or error.message, error.response.headers)
     if isinstance(error, (anthropic.APIResponseValidationError, *UNREADABLE)):

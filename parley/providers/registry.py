@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from parley.domain.configuration import Reference
 from parley.domain.errors import ProviderNotConfigured
 from parley.domain.requests import Provider
+from parley.providers.batch_api import BatchApi
 from parley.providers.keys import read_key
 from parley.providers.local_speech import LocalSpeechAdapter, is_installed
 from parley.providers.protocol import Adapter
@@ -105,6 +106,18 @@ class Providers:
         self._adapters.move_to_end((provider, access))
         return self._adapters[provider, access]
 
+    def batch_api(self, provider: Provider, reference: Reference | None = None) -> BatchApi:
+        """A client of a vendor's batch API, which the caller closes: it is used for seconds in an hour.
+
+        Raises:
+            ProviderNotConfigured: the vendor has none, or as for `adapter`.
+        """
+        access = self.access(provider, reference)
+        if access is None:
+            missing = MISSING.get(provider, f"key: set {provider.name}_API_KEY")
+            raise ProviderNotConfigured(f"{provider.value} has no {missing}")
+        return _build_batch_api(provider, access, self._settings)
+
     async def close(self) -> None:
         await asyncio.gather(*self._leaving)
         for adapter in self._adapters.values():
@@ -117,6 +130,20 @@ class Providers:
             leaving = asyncio.get_running_loop().create_task(idlest.close_when_idle())
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
+
+
+def _build_batch_api(provider: Provider, access: Access, settings: Settings) -> BatchApi:
+    key, url, timeout = access.api_key.get_secret_value(), access.base_url, settings.provider_timeout_seconds
+    if provider is Provider.ANTHROPIC:
+        from parley.providers.anthropic_batches import AnthropicBatches  # noqa: PLC0415 - as in `_build`
+
+        return AnthropicBatches(api_key=key, base_url=url, timeout=timeout, with_account=access.with_account)
+    if provider is Provider.OPENAI:
+        from parley.providers.openai_batches import OpenAIBatches  # noqa: PLC0415
+
+        account, store = access.with_account, settings.openai_store
+        return OpenAIBatches(provider, api_key=key, base_url=url, timeout=timeout, with_account=account, store=store)
+    raise ProviderNotConfigured(f"{provider.value} has no batch API")
 
 
 def _build(provider: Provider, access: Access, settings: Settings) -> Adapter:

@@ -101,6 +101,10 @@ RESULTS: Mapping[str, str] = {
     "auto_labels": OF_OLD_RUN,
     "auto_merges": OF_OLD_RUN,
     "auto_reassignments": OF_OLD_RUN,
+    "submission_lines": """one.submission_id IN (
+        SELECT s.id FROM submissions s JOIN auto_runs run USING (workspace_id, job_key)
+        WHERE run.created_at < :before AND run.workflow_id <> ALL(CAST(:running AS text[])))""",
+    "submissions": OF_OLD_RUN,
     "auto_runs": IS_OLD,
     "memories": "one.valid_until < :before",
     "session_analyses": IS_OLD,

@@ -207,6 +207,44 @@ class Attempt(SQLModel, table=True):
     ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
 
 
+class Submission(SQLModel, table=True):
+    """Paid requests of a job that are sent to a provider's batch API together.
+
+    state: `claiming` while requests are reserved for it, `sending` while it is unknown whether the provider has it,
+    then `sent`; `refused` if the provider does not take it, `ended` once all of its attempts have ended.
+    vendor_id: the provider's id of it. next_step: the first step of the job after those that are in it; None: it has
+    the last one. problem: why it was refused. sent_at: not later than the request that sent it.
+    """
+
+    __tablename__ = "submissions"
+    __table_args__ = (
+        CheckConstraint("state IN ('claiming', 'sending', 'sent', 'refused', 'ended')", name="submission_state"),
+        Index("submissions_of_job", "workspace_id", "job_key"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    workspace_id: str
+    job_key: str
+    provider: str
+    state: str = "claiming"
+    vendor_id: str | None = None
+    next_step: int | None = None
+    problem: str = ""
+    sent_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+
+
+class SubmissionLine(SQLModel, table=True):
+    """An attempt in a submission. step: the step of the job that its reply is for."""
+
+    __tablename__ = "submission_lines"
+    __table_args__ = (Index("submission_lines_of", "submission_id"),)
+
+    attempt_id: UUID = Field(primary_key=True)
+    workspace_id: str
+    submission_id: UUID
+    step: int
+
+
 class JournaledReply(SQLModel, table=True):
     """A provider's reply, stored so that a settled request is never sent again."""
 

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from parley.domain.costs import CostLine, Costs
+from parley.domain.pricing import BATCH
 from parley.domain.requests import Provider
 from parley.storage.tables import Attempt, UsageLog, UsageTotal
 
@@ -55,6 +56,7 @@ async def seconds_per_token(tx: AsyncSession, workspace_id: str, provider: Provi
             col(UsageLog.model) == model,
             col(UsageLog.outcome) == "settled",
             col(UsageLog.tokens_completion) > 0,
+            col(Attempt.rates)["price_class"].astext != BATCH,  # it has waited for hours
         )
         .order_by(col(UsageLog.created_at).desc())
         .limit(REPLIES_OF_A_SPEED)

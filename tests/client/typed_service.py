@@ -26,6 +26,7 @@ from parley import (
     AutoAnalyzeProgress,
     AutoAnalyzeReport,
     Backend,
+    BatchFigures,
     BilledAttempt,
     Cached,
     CachePolicy,
@@ -346,8 +347,8 @@ async def label(client: Client, path: Path) -> None:
     print(planned)
     skipped: tuple[Skipped, ...] = imported.skipped
     options: AutoAnalyzeOptions = {
-        "provider": Provider.LOCAL,
-        "model": "llama-3.1-8b-instruct",
+        "provider": Provider.OPENAI,
+        "model": "gpt-4o-mini",
         "streams": 4,
         "sessions_per_stream": None,
         "max_staleness": 2,
@@ -356,6 +357,7 @@ async def label(client: Client, path: Path) -> None:
         "budget_usd": Decimal("2.50"),
         "wait_limit_seconds": 3600,
         "reassign": True,
+        "processing": "batch",
         "debug": False,
     }
     handle: AutoAnalyzeHandle = await client.auto_analyze(
@@ -384,6 +386,8 @@ async def label(client: Client, path: Path) -> None:
     phases: tuple[PhaseCost, ...] = run.phases
     consistency: Consistency = run.consistency
     print(len(flows), len(new), len(phases), consistency.agreement)
+    in_batches: BatchFigures | None = statistics.batch if statistics else None
+    print(in_batches.saved_usd if in_batches else "one by one")
     quoted: AsyncIterator[QuotedSession] = handle.quoted_sessions()
     async for quote in quoted:
         print(quote.quote)

@@ -8,7 +8,7 @@ from genai_prices.data_snapshot import get_snapshot
 
 from parley.domain.errors import UnpricedModel
 from parley.domain.json_schema import strict_object
-from parley.domain.pricing import ConfiguredRates, cost, rates_for, upper_bound
+from parley.domain.pricing import BATCH, ConfiguredRates, cost, rates_for, upper_bound
 from parley.domain.requests import (
     ChatRequest,
     EmbeddingRequest,
@@ -210,6 +210,10 @@ def test_an_unpriced_model_has_no_upper_bound():
         (Provider.OPENAI, "gpt-4o-mini", "fast", "0.00075"),
         (Provider.OPENAI, "gpt-5", "flex", "0.003125"),
         (Provider.OPENAI, "gpt-4o-mini", "batch", "0.000225"),
+        (Provider.ANTHROPIC, "claude-haiku-4-5", "batch", "0.00175"),
+        (Provider.ANTHROPIC, "claude-haiku-4-5", "batch+us", "0.001925"),
+        # The list has no rates of a batch for it.
+        (Provider.ANTHROPIC, "claude-3-5-haiku-latest", "batch", "0.0014"),
         (Provider.ANTHROPIC, "claude-opus-5", "fast", "0.035"),
         (Provider.ANTHROPIC, "claude-haiku-4-5", "us", "0.00385"),
         (Provider.ANTHROPIC, "claude-opus-5", "fast+us", "0.0385"),
@@ -234,6 +238,16 @@ def test_a_price_class_has_its_own_rates(provider: Provider, model: str, price_c
 def test_the_rates_of_a_class_that_the_list_lacks_are_not_exact(provider: Provider, model: str, price_class: str):
     rates = rates_for(provider, model, CONFIGURED, 1000, price_class)
     assert (rates.price_class, rates.exact) == (price_class, False)
+
+
+def test_the_upper_bound_of_a_batch_is_about_half_and_covers_its_price():
+    request = chat("x" * 1000, max_tokens=500)
+    for provider, model in ((Provider.OPENAI, "gpt-4o-mini"), (Provider.ANTHROPIC, "claude-3-5-haiku-latest")):
+        bound, rates = upper_bound(provider, model, request, CONFIGURED, BATCH)
+        assert rates.price_class == BATCH
+        usual = rates_for(provider, model, CONFIGURED)
+        most = Usage(input_tokens=1000 + 2 * 16, cache_write_tokens=1000, output_tokens=500)
+        assert cost(most, rates) <= bound <= cost(most, usual)
 
 
 def test_the_upper_bound_covers_every_class_that_is_not_asked_for():

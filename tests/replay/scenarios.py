@@ -170,6 +170,12 @@ async def auto_analyze(client: Client, _: SimulatorAdmin) -> str:
     return await labelled(client, 20, streams=2)
 
 
+async def auto_analyze_batch(client: Client, simulator: SimulatorAdmin) -> str:
+    """A run that asks in a batch, of which half is left over."""
+    await simulator.fault("batch_half")
+    return await labelled(client, 20, streams=2, sessions_per_stream=2, processing="batch")
+
+
 async def auto_analyze_stream(client: Client, _: SimulatorAdmin) -> str:
     """One of the streams of a run."""
     return await first_stream(client, await labelled(client, 20, streams=2))
@@ -230,6 +236,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     collector,
     cancelled,
     auto_analyze,
+    auto_analyze_batch,
     auto_analyze_stream,
     auto_analyze_free_stream,
     sweep,

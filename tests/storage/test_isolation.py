@@ -65,6 +65,7 @@ from parley.storage import (
     run_overview,
     sessions,
     streams,
+    submissions,
     summaries,
     usage,
 )
@@ -73,12 +74,14 @@ from parley.storage.configuration import WORKSPACE, Glance, Stored
 from parley.storage.driver import Query, fetch
 from parley.storage.ledger import Counted, Failure
 from parley.storage.retention import Old
-from parley.storage.tables import CachedAnswer, Generation, StoredAnalysis, utc_now
+from parley.storage.tables import CachedAnswer, Generation, StoredAnalysis, Submission, SubmissionLine, utc_now
 from tests.domain.coaching.material import SALES
 from tests.parts import SAMPLES
 from tests.storage.ledger_fixture import COST, EXPIRED, JOB, RATES, TERMS, USER, LedgerFixture, reply
 
 THEIRS = "globex"
+SUBMISSION = UUID(int=7)
+SENT = Submission(id=SUBMISSION, workspace_id="acme", job_key="job", provider="openai")
 SECRET = Message(role="user", content="our secret")
 DELTA = TextDelta(text="our secret")
 CONTINUED = ChatReply(text="whole", finish=Finish.STOP, usage=Usage(), model="model-1", continues=True)
@@ -150,6 +153,10 @@ async def ids(books: LedgerFixture) -> Ids:
         await memories.apply(tx, books.workspace, USER, Changes(added=(MEMORY,)), settled)
         vectors = ("model", [VECTOR])
         await knowledge.put(tx, books.workspace, "secret.txt", "hash", DOCUMENT, chunks_of(DOCUMENT), vectors)
+        sent = {"workspace_id": books.workspace, "job_key": JOB, "provider": "openai"}
+        await submissions.begin(tx, Submission(id=SUBMISSION, **sent))
+        line = {"workspace_id": books.workspace, "submission_id": SUBMISSION, "step": 0}
+        await submissions.add_line(tx, SubmissionLine(attempt_id=attempt, **line))
         await streams.open_attempt(tx, books.workspace, "stream", "ws://127.0.0.1:1")
         await streams.store(tx, books.workspace, "stream", 1, streams.News(0, (DELTA,)))
     return Ids(
@@ -330,6 +337,15 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "reassignments.store": (lambda tx, _: reassignments.store(tx, THEIRS, JOB, {0: "label"}), None),
     "reassignments.apply": (lambda tx, _: reassignments.apply(tx, THEIRS, JOB), 0),
     "reassignments.intents_left": (lambda tx, _: reassignments.intents_left(tx, THEIRS, JOB), 0),
+    "submissions.find": (lambda tx, _: submissions.find(tx, THEIRS, SUBMISSION), NotFound),
+    "submissions.change": (lambda tx, _: submissions.change(tx, THEIRS, SUBMISSION, was=SENT, state="ended"), None),
+    "submissions.lines": (lambda tx, _: submissions.lines(tx, THEIRS, SUBMISSION), set()),
+    "submissions.attempts_in": (lambda tx, _: submissions.attempts_in(tx, THEIRS, SUBMISSION, "open"), []),
+    "submissions.open_batches": (lambda tx, _: submissions.open_batches(tx, THEIRS, JOB, after=-1, limit=9), []),
+    "submissions.answered_batches": (
+        lambda tx, _: submissions.answered_batches(tx, THEIRS, JOB, SUBMISSION, after=-1, limit=9),
+        [],
+    ),
     "reassignments.plan": (lambda tx, _: reassignments.plan(tx, THEIRS, JOB, 10), 0),
     "reports.over_time": (reading(daily_costs, "costs"), set()),
     "reports.summary": (reading(reports.summary, "total"), Spend()),

@@ -47,6 +47,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.auto_analyze.parallel import ParallelStreams, show_progress
     from workflows.auto_analyze.reassignment import Reassigner
     from workflows.auto_analyze.run_state import RunState, history_is_long
+    from workflows.auto_analyze.submissions import BatchProcessing
     from workflows.fallback import raise_if_cancelled
     from workflows.policies import BULK_STEP, LOCAL_STEP
 
@@ -58,6 +59,7 @@ class AutoAnalyze:
     def __init__(self) -> None:
         self._state = RunState()
         self._streams: ParallelStreams | None = None
+        self._batches: BatchProcessing | None = None
         self._labellers: list[BatchLabeller] = []
 
     @workflow.run
@@ -248,10 +250,20 @@ class AutoAnalyze:
             return
         self._state.start_phase(Phase.PARALLEL)
         self._streams = ParallelStreams(self._job, self._state, self._make_labeller)
-        if await self._streams.label() or state.finishing:
+        if await self._ask_in_batches(self._streams) and not state.finishing and await self._streams.label():
+            return
+        if state.finishing:
             return
         await workflow.wait_condition(lambda: not state.paused)
         await self._continue_as_new()
+
+    async def _ask_in_batches(self, streams: ParallelStreams) -> bool:
+        """Ask what the streams would ask in batches, if the run is to. Returns False where it must go on later."""
+        if self._job.input.processing != "batch":
+            return True
+        await streams.plan()
+        self._batches = BatchProcessing(self._job, self._state)
+        return await self._batches.run()
 
     async def _copy_labels(self) -> None:
         """Sessions with the same transcript have the same labels."""
@@ -313,6 +325,8 @@ class AutoAnalyze:
         status = "cancelled" if is_cancelled_exception(error) else "failed"
         if self._streams is not None:
             await self._streams.stop()
+        if self._batches is not None:
+            await self._batches.stop()
         self._state.add_reports([labeller.report for labeller in self._labellers])
         self._state.end_early()
         statistics = await workflow.execute_activity_method(

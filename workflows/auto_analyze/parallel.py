@@ -62,8 +62,7 @@ class ParallelStreams:
 
     async def label(self) -> bool:
         """Label what is left, or as much of it as a segment can. No stream stays open. Returns whether it was all."""
-        if self._state.planned is None:
-            await self._plan()
+        await self.plan()
         if not self._state.sequential:
             await self._run_streams()
         return await self._label_sequentially() if self._state.sequential else not self._is_ending
@@ -77,8 +76,11 @@ class ParallelStreams:
                 self._state.add_reports([result.counted])
         self._streams.clear()
 
-    async def _plan(self) -> None:
+    async def plan(self) -> None:
+        """Cut the batches of the streams, once."""
         plan = self._state.plan
+        if self._state.planned is not None:
+            return
         self._state.planned = await workflow.execute_activity_method(
             RunActivities.plan_batches,
             PlanBatches(

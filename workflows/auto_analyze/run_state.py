@@ -32,6 +32,8 @@ with workflow.unsafe.imports_passed_through():
         StreamProgress,
         StreamWaiting,
     )
+    from parley.domain.auto_analyze.processing import OpenSubmission, Submissions
+    from parley.domain.auto_analyze.submissions import SettledSubmission, Submitted
     from parley.domain.errors import BadRequest
 
 # A content filter refuses some sessions. So many refusals in a row mean that the request itself is wrong.
@@ -83,6 +85,7 @@ class RunState:
     unmerged_chunks: int = 0
     reassignment: ReassignmentPlan | None = None
     next_reassignment: int = 0
+    submissions: Submissions = field(default_factory=Submissions)
     looked_at: int = 0
     reassigned: int = 0
     canonical_labels: dict[LabelKind, int] = field(default_factory=dict[LabelKind, int])
@@ -197,6 +200,50 @@ class RunState:
         before = self.streams.get(number)
         waiting = before.waiting if before and before.done == done else ""
         return StreamProgress(stream=number, round=round_number, sessions=sessions, done=done, waiting=waiting)
+
+    def add_submission(self, number: int, submitted: Submitted) -> None:
+        """Requests were sent to a batch API. If it refuses them, no further one is sent there."""
+        done, lines = self.submissions, submitted.lines
+        opened = () if submitted.refused or not lines else (OpenSubmission(number=number, sent_at=workflow.now()),)
+        self.submissions = Submissions(
+            number=number,
+            next_step=None if submitted.refused else submitted.next_step,
+            open=(*done.open, *opened),
+            ended=done.ended.model_copy(update={"submitted": done.ended.submitted + lines}),
+        )
+        if submitted.refused:
+            self.add_warning(f"no batch, each request costs the usual price: {submitted.refused}")
+        self._update()
+
+    def show_submission(self, number: int, processed: int) -> None:
+        """The provider has done so many requests of an open submission."""
+        done = self.submissions
+        opened = [one.model_copy(update={"processed": processed}) if one.number == number else one for one in done.open]
+        self.submissions = done.model_copy(update={"open": tuple(opened)})
+        self._update()
+
+    def settle_submission(self, number: int, settled: SettledSubmission) -> None:
+        """Count how the requests of a submission ended."""
+        done, before = self.submissions, self.submissions.ended
+        ended = before.model_copy(
+            update={
+                "answered": before.answered + settled.answered,
+                "left_over": before.left_over + settled.left_over,
+                "odd_lines": before.odd_lines + settled.odd_lines,
+                "saved_usd": before.saved_usd + settled.saved_usd,
+            }
+        )
+        opened = tuple(one for one in done.open if one.number != number)
+        self.submissions = done.model_copy(update={"open": opened, "ended": ended})
+        self.invented += settled.invented
+        self.add_left_out(settled.labels_left_out)
+        if settled.problem and not settled.answered:
+            # The next one would end the same way.
+            self.submissions = self.submissions.model_copy(update={"next_step": None})
+        if settled.left_over and not self.finishing:
+            why = f": {settled.problem}" if settled.problem else ""
+            self.add_warning(f"{settled.left_over} requests of a batch are asked one by one{why}")
+        self._update()
 
     def complete_copies(self, copied: int) -> None:
         """So many copies have their labels."""
@@ -332,6 +379,7 @@ class RunState:
             unmerged_chunks=self.unmerged_chunks,
             looked_at=self.looked_at,
             reassigned=self.reassigned,
+            batch=self.submissions.figures,
             warnings=self.last_warnings,
         )
 
@@ -348,6 +396,7 @@ class RunState:
             cost_usd=self.cost_usd,
             rate=self.rate,
             seconds_left=self.seconds_left,
+            batch=self.submissions.figures,
             degraded=self.degraded,
             warnings=self.warnings,
             held=self._held,
@@ -391,7 +440,12 @@ class RunState:
         self._show()
 
     def _estimated_seconds_left(self) -> float | None:
-        """The time that labelling still takes: a phase at its own pace, and the streams at that of the discovery."""
+        """The time that labelling still takes: a phase at its own pace, and the streams at that of the discovery.
+
+        How long a provider takes for a batch is not known.
+        """
+        if self.submissions.open:
+            return None
         if self.phase not in (Phase.DISCOVERY, Phase.PARALLEL):
             return None
         labelled = self.sessions_done - self.phase_first_done
@@ -437,6 +491,7 @@ def as_table(progress: AutoAnalyzeProgress) -> str:
         "rate": f"{progress.rate} sessions/s",
         "streams": _streams(progress),
         "new labels": progress.new_labels,
+        **_batches(progress),
         "warnings": progress.warnings,
         "tokens": f"{progress.tokens:,}",
         "cost": f"${progress.cost_usd}",
@@ -446,6 +501,15 @@ def as_table(progress: AutoAnalyzeProgress) -> str:
     waiting = [f"stream {stream.stream}: {stream.waiting}" for stream in progress.streams if stream.waiting]
     notes = [note for note in (progress.note, *waiting[:WAITING_SHOWN]) if note]
     return f"| | |\n|---|---|\n{table}" + "".join(f"\n\n{visibility.plain(note)}" for note in notes)
+
+
+def _batches(progress: AutoAnalyzeProgress) -> dict[str, str]:
+    """A row on the requests in batches, if there are any."""
+    figures = progress.batch
+    if figures is None:
+        return {}
+    done = figures.answered + figures.left_over + figures.processed
+    return {"in batches": f"{done:,} of {figures.submitted:,} requests, ${figures.saved_usd} saved"}
 
 
 def _streams(progress: AutoAnalyzeProgress) -> str:

@@ -24,6 +24,13 @@ from typing import Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from parley.domain.auto_analyze.consistency import Consistency
+from parley.domain.auto_analyze.processing import (
+    BATCH_PROVIDERS,
+    NO_BATCH_API,
+    BatchFigures,
+    Processing,
+    Submissions,
+)
 from parley.domain.chat import ChatSession, Containment
 from parley.domain.model import Model, Text, WorkspaceId
 from parley.domain.requests import MAX_WAIT_LIMIT_SECONDS, ByName
@@ -93,7 +100,8 @@ class AutoAnalyzeInput(ByName):
     contains the newest labels, a free stream takes the next batch, and the labels depend on timing. `seed` selects the
     sample: the same seed and the same replies give the same labels, unless `max_staleness` is None.
     `wait_limit_seconds`: how long a step waits for a provider while all are down. `reassign`: look at the intents that
-    are in doubt again after merging.
+    are in doubt again after merging. `processing`: `batch` sends the requests of the streams to the provider's batch
+    API, which answers within a day at half price; they contain the labels of the discovery, and no later ones.
     """
 
     workspace_id: WorkspaceId
@@ -107,8 +115,15 @@ class AutoAnalyzeInput(ByName):
     budget_usd: Decimal = Field(default=DEFAULT_BUDGET_USD, gt=0, lt=10**12)  # what the ledger can store
     wait_limit_seconds: int = Field(default=DEFAULT_WAIT_LIMIT_SECONDS, gt=0, le=MAX_WAIT_LIMIT_SECONDS)
     reassign: bool = True
+    processing: Processing = "realtime"
     debug: bool = False
     snapshot: "RunSnapshot | None" = Field(default=None, description="set by the workflow when it continues as new")
+
+    @model_validator(mode="after")
+    def _provider_has_batches(self) -> Self:
+        if self.processing == "batch" and self.provider not in (None, *BATCH_PROVIDERS):
+            raise ValueError(f"{self.provider.value} {NO_BATCH_API}")
+        return self
 
     @property
     def takes_what_is_next(self) -> bool:
@@ -220,6 +235,8 @@ class BatchStep(Model):
         """The last round whose labels the request contains; None for the newest labels. Discovery is known to all."""
         if self.phase is Phase.DISCOVERY:
             return self.round - 1
+        if self.job.input.processing == "batch":
+            return 0
         staleness = self.job.input.max_staleness
         return None if staleness is None else max(self.round - 1 - staleness, 0)
 
@@ -513,7 +530,7 @@ class Statistics(Model):
     `copies`: sessions that have the labels of another one with the same transcript, and were not sent to a model.
     `labels_left_out`: the most known labels that a request had no room for, because the context window is small.
     `looked_at`: sessions whose intent was in doubt and was looked at again, `reassigned`: those that got another one.
-    `consistency`: None for a run that ended early.
+    `consistency`: None for a run that ended early. `batch`: None for a run that asked nothing in batches.
     `stream_utilisation`: the time that streams spent on batches, as a share from 0 to 1. `cost_usd`: of all paid
     requests, uncertain cost included. `warnings`: the last three.
     """
@@ -542,6 +559,7 @@ class Statistics(Model):
     looked_at: int = 0
     reassigned: int = 0
     consistency: Consistency | None = None
+    batch: BatchFigures | None = None
     tokens_by_phase: dict[Phase, int] = Field(default_factory=dict)
     cost_usd: Decimal = Decimal(0)
     warnings: tuple[str, ...] = ()
@@ -620,6 +638,7 @@ class AutoAnalyzeProgress(Model):
     """The progress of a run. `rate`: sessions per second so far. `held`: see `RunControls`.
 
     `seconds_left`: the time that labelling still takes at the pace of the current phase; None if unknown.
+    `batch`: what was asked in batches; None if nothing was.
     """
 
     phase: Phase
@@ -633,6 +652,7 @@ class AutoAnalyzeProgress(Model):
     cost_usd: Decimal = Decimal(0)
     rate: float = 0.0
     seconds_left: float | None = None
+    batch: BatchFigures | None = None
     degraded: bool = False
     warnings: int = 0
     held: Literal["", "paused", "budget"] = ""
@@ -711,7 +731,7 @@ class RunSnapshot(Model):
     `planned`: the batches of the streams; None before they are cut. `sequential`: the batches that are left are
     labelled one after the other. `labelled_by_streams`: sessions, with copies. `kinds_resolved`: kinds of labels that
     are compared. `reassignment`: None before labels are merged. `next_reassignment`: the next batch of it.
-    `refused_in_a_row`: sessions refused since one was labelled.
+    `refused_in_a_row`: sessions refused since one was labelled. `submissions`: to a batch API.
     """
 
     plan: Plan
@@ -753,6 +773,7 @@ class RunSnapshot(Model):
     phase: Phase
     rate: float
     seconds_left: float | None
+    submissions: Submissions = Submissions()
 
 
 class CopyLabels(Model):

@@ -29,11 +29,15 @@ LABELS, LABEL_TOKENS, TOKENS_BESIDE_MESSAGES, LABELS_OF_A_SESSION = 90, 6, 30, 6
 EVIDENCE_TOKENS, NEAREST_TOKENS = 115, 60
 
 
+IN_BATCHES = "the requests of the streams are answered in batches, at half price: within 24 hours, mostly sooner"
+
+
 class PhaseEstimate(Model):
     """One phase of a run.
 
     requests: to a model, without repetitions. rounds: how many of them are made one after another.
-    minutes: with replies as fast as this model's last ones; None where the ledger has none of them.
+    minutes: with replies as fast as this model's last ones; None where the ledger has none of them, and for what is
+        asked in batches.
     """
 
     phase: Phase
@@ -90,6 +94,7 @@ def estimate(
     model: str,
     rates: Rates,
     speed: Speed,
+    batch_rates: Rates | None = None,
 ) -> RunEstimate:
     """Estimate a run on these sessions: its batches are those of the run, its labels those of a common dataset.
 
@@ -100,6 +105,7 @@ def estimate(
         model: its model.
         rates: its prices.
         speed: how fast it answers.
+        batch_rates: its prices in a batch, for a run that asks in batches.
 
     Returns:
         The estimate. The discovery is counted whole, although it may end early. The second look is not counted.
@@ -109,7 +115,8 @@ def estimate(
     tokens = [sizes[position] for position in order.positions[: len(facts) - len(order.copies)]]
     sample, rest = tokens[: len(order.sample)], tokens[len(order.sample) :]
     works = (_discovery(sample, given, model), _streams(rest, given, model), _conflicts(model))
-    phases = tuple(_phase(work, rates, speed) for work in works if work.requests)
+    in_batches = batch_rates if given.processing == "batch" else None
+    phases = tuple(_phase(work, rates, speed, in_batches) for work in works if work.requests)
     minutes = [one.minutes for one in phases]
     return RunEstimate(
         provider=provider,
@@ -156,7 +163,10 @@ def _compared_tokens(requests: int) -> int:
     return requests * count_tokens(RESOLVE_SYSTEM) + LABELS * (LABEL_TOKENS + EVIDENCE_TOKENS)
 
 
-def _phase(work: _Work, rates: Rates, speed: Speed) -> PhaseEstimate:
+def _phase(work: _Work, rates: Rates, speed: Speed, batch_rates: Rates | None) -> PhaseEstimate:
+    """`batch_rates`: None where nothing is asked in batches."""
+    if batch_rates is not None and work.phase is Phase.PARALLEL:
+        work, rates, speed = work._replace(rounds=1), batch_rates, speed._replace(seconds_per_token=None)
     return PhaseEstimate(
         **work._asdict(),
         estimated_usd=cost(Usage(input_tokens=work.input_tokens, output_tokens=work.output_tokens), rates),
@@ -174,6 +184,8 @@ def _minutes(work: _Work, speed: Speed) -> float | None:
 def _warnings(given: AutoAnalyzeInput, provider: Provider, model: str, speed: Speed) -> tuple[str, ...]:
     idle = idle_streams(given.streams, speed.requests_per_second)
     slow = (f"{provider.value}: {idle}",) if idle else ()
+    if given.processing == "batch":
+        slow = (IN_BATCHES,)
     unknown = f"no reply of {model} is on record in this workspace: the minutes are not estimated"
     return (*slow, unknown) if speed.seconds_per_token is None else slow
 

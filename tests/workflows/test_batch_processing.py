@@ -1,0 +1,211 @@
+"""A labelling run that asks through the batch API of a provider: half price, hours of waiting, leftovers one by one."""
+
+import asyncio
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlmodel import col
+
+from parley import AutoAnalyzeHandle, AutoAnalyzeReport, Client, InvalidInput, JobFailed
+from parley.cli.billed import read_billed
+from parley.domain.auto_analyze.processing import BatchFigures
+from parley.domain.requests import Provider
+from parley.storage.tables import Attempt, PaidRequest, SubmissionLine
+from tests.parts import SimulatorAdmin
+from tests.workflows.test_auto_analyze import chats, path, sessions_of, start
+from tests.workflows.test_auto_analyze_limits import statistics_of
+
+__all__ = ["path"]
+VENDORS = (Provider.OPENAI, Provider.ANTHROPIC)
+# USD for a million input and output tokens of a batch; OpenAI's cached tokens cost the same there.
+BATCH_RATES = {Provider.OPENAI: ("0.075", "0.3"), Provider.ANTHROPIC: ("0.5", "2.5")}
+COUNT = 60
+# The first 8 of the 60 sessions are the discovery, and a batch of sessions has 4.
+LINES = 13
+DAY = 86_400
+
+
+async def started(client: Client, path: Path, **terms: Any) -> AutoAnalyzeHandle:
+    return await start(client, path, chats(COUNT), streams=3, processing="batch", reassign=False, **terms)
+
+
+async def batch_costs(client: Client) -> Decimal:
+    """What the ledger has for the requests in batches."""
+    query = (
+        select(Attempt)
+        .join(SubmissionLine, col(SubmissionLine.attempt_id) == col(Attempt.id))
+        .where(col(Attempt.workspace_id) == client.workspace_id)
+    )
+    async with client.database.transaction() as tx:
+        found = (await tx.execute(query)).scalars().all()
+    assert all(one.cost_usd is not None and one.cost_usd <= one.upper_bound_usd for one in found)
+    return sum((one.cost_usd or Decimal(0) for one in found), Decimal(0))
+
+
+def billed_costs(billed: list[dict[str, Any]], provider: Provider) -> Decimal:
+    given, made = map(Decimal, BATCH_RATES[provider])
+    tokens = [given * one["input_tokens"] + made * one["output_tokens"] for one in billed if one["batch"]]
+    return sum(tokens, Decimal(0)) / 1_000_000
+
+
+async def check_books(client: Client, simulator: SimulatorAdmin, provider: Provider, directory: Path) -> None:
+    """The ledger agrees with itself and with what the simulator billed, and each request is paid once."""
+    billed = await simulator.billed()
+    listed = directory / "billed.json"
+    listed.write_text(json.dumps(billed))
+    assert await client.audit(read_billed(listed)) == []
+    assert await batch_costs(client) == billed_costs(billed, provider)
+    costs = await client.costs()
+    assert costs.uncertain_usd == 0
+    assert len(billed) == sum(line.attempts for line in costs.lines)
+
+
+def figures_of(report: AutoAnalyzeReport) -> BatchFigures:
+    figures = statistics_of(report).batch
+    assert figures is not None
+    return figures
+
+
+async def history_of(client: Client, job: AutoAnalyzeHandle) -> list[str]:
+    """The types of the activities that a run has started."""
+    events = (await client.temporal.get_workflow_handle(job.id).fetch_history()).events
+    types = (event.activity_task_scheduled_event_attributes.activity_type.name for event in events)
+    return [name for name in types if name]
+
+
+@pytest.mark.parametrize("provider", VENDORS)
+async def test_a_run_is_answered_at_half_price(
+    skipping_client: Client, path: Path, simulator: SimulatorAdmin, provider: Provider
+) -> None:
+    job = await started(skipping_client, path, provider=provider)
+    report = await job.result()
+    statistics, figures = statistics_of(report), figures_of(report)
+    assert (statistics.labelled, statistics.fallbacks, statistics.warnings) == (COUNT, 0, ())
+    assert (figures.submitted, figures.answered, figures.left_over, figures.odd_lines) == (LINES, LINES, 0, 0)
+    assert all(session.intent for session in await sessions_of(skipping_client, job))
+    await check_books(skipping_client, simulator, provider, path.parent)
+    assert figures.saved_usd > 0
+    if provider is Provider.ANTHROPIC:
+        assert figures.saved_usd == await batch_costs(skipping_client)
+    # The streams had nothing left to ask.
+    async with skipping_client.database.transaction() as tx:
+        paid = (await tx.execute(select(col(PaidRequest.request_id)))).scalars().all()
+    assert len([one for one in paid if "/round-" in one]) == LINES
+
+
+async def test_a_batch_that_takes_hours_leaves_a_short_history(
+    skipping_client: Client, path: Path, simulator: SimulatorAdmin
+) -> None:
+    await simulator.post("batches", seconds=1.5)
+    job = await started(skipping_client, path)
+    report = await job.result()
+    assert figures_of(report).answered == LINES
+    activities = await history_of(skipping_client, job)
+    assert activities.count("auto_analyze.submit") == 1
+    assert activities.count("auto_analyze.settle_submission") == 1
+    # A day of looks, with growing pauses.
+    assert 1 < activities.count("auto_analyze.poll_submission") < 170
+
+
+@pytest.mark.parametrize(
+    ("provider", "fault"),
+    [
+        (Provider.OPENAI, "batch_rejected"),
+        (Provider.ANTHROPIC, "batch_rejected"),
+        (Provider.OPENAI, "batch_expired"),
+        (Provider.ANTHROPIC, "batch_half"),
+        (Provider.OPENAI, "batch_odd_lines"),
+    ],
+)
+async def test_what_a_batch_leaves_is_asked_one_by_one(
+    skipping_client: Client, path: Path, simulator: SimulatorAdmin, provider: Provider, fault: str
+) -> None:
+    await simulator.fault(fault)
+    job = await started(skipping_client, path, provider=provider)
+    report = await job.result()
+    statistics, figures = statistics_of(report), figures_of(report)
+    assert (statistics.labelled, statistics.fallbacks) == (COUNT, 0)
+    answered = {"batch_half": LINES // 2, "batch_odd_lines": LINES}.get(fault, 0)
+    assert (figures.submitted, figures.answered, figures.left_over) == (LINES, answered, LINES - answered)
+    assert figures.odd_lines == (3 if fault == "batch_odd_lines" else 0)
+    assert any("one by one" in warning for warning in statistics.warnings) == (answered < LINES)
+    await check_books(skipping_client, simulator, provider, path.parent)
+
+
+async def test_a_line_without_a_result_may_be_billed_and_is_asked_again(
+    skipping_client: Client, path: Path, simulator: SimulatorAdmin
+) -> None:
+    await simulator.fault("batch_missing")
+    job = await started(skipping_client, path)
+    report = await job.result()
+    assert (statistics_of(report).labelled, figures_of(report).left_over) == (COUNT, 1)
+    async with skipping_client.database.transaction() as tx:
+        failed = (await tx.execute(select(Attempt).where(col(Attempt.state) == "failed"))).scalars().all()
+    [without_result] = failed
+    assert without_result.billed == "unknown"
+    assert (await skipping_client.costs()).uncertain_usd == without_result.upper_bound_usd
+    assert await skipping_client.audit() == []
+
+
+async def test_the_budget_cuts_a_run_into_several_batches(
+    skipping_client: Client, path: Path, simulator: SimulatorAdmin
+) -> None:
+    job = await started(skipping_client, path, budget_usd="0.006")
+    report = await job.result()
+    figures = figures_of(report)
+    assert (figures.submitted, figures.answered, statistics_of(report).labelled) == (LINES, LINES, COUNT)
+    assert (await history_of(skipping_client, job)).count("auto_analyze.settle_submission") > 1
+    assert report.costs.confirmed_usd <= Decimal("0.006")
+    await check_books(skipping_client, simulator, Provider.OPENAI, path.parent)
+
+
+@pytest.mark.usefixtures("worker")
+async def test_finishing_cancels_the_batch_and_keeps_what_is_answered(
+    client: Client, path: Path, simulator: SimulatorAdmin
+) -> None:
+    await simulator.post("batches", seconds=DAY)
+    await simulator.fault("batch_half")
+    job = await started(client, path)
+    await submitted(job)
+    assert (await job.progress()).seconds_left is None
+    await job.finish()
+    report = await job.result()
+    assert (report.status, figures_of(report).answered) == ("completed", LINES // 2)
+    assert 0 < statistics_of(report).labelled < COUNT
+    await check_books(client, simulator, Provider.OPENAI, path.parent)
+
+
+@pytest.mark.usefixtures("worker")
+async def test_cancelling_a_run_cancels_the_batch_and_keeps_what_is_answered(
+    client: Client, path: Path, simulator: SimulatorAdmin
+) -> None:
+    await simulator.post("batches", seconds=DAY)
+    await simulator.fault("batch_half")
+    job = await started(client, path)
+    await submitted(job)
+    await job.cancel()
+    with pytest.raises(JobFailed):
+        await job.result()
+    report = await job.report()
+    assert (report.status, figures_of(report).answered) == ("cancelled", LINES // 2)
+    labelled = [one for one in await sessions_of(client, job) if one.intent]
+    assert len(labelled) == statistics_of(report).labelled > LINES
+    await check_books(client, simulator, Provider.OPENAI, path.parent)
+
+
+async def submitted(job: AutoAnalyzeHandle) -> None:
+    """Wait until the requests are in a batch."""
+    async with asyncio.timeout(60):
+        while (await job.progress()).batch is None:
+            await asyncio.sleep(0.1)
+
+
+async def test_a_provider_without_a_batch_api_is_refused_before_anything_is_paid(
+    skipping_client: Client, path: Path
+) -> None:
+    with pytest.raises(InvalidInput, match="local has no batch API: use --processing realtime"):
+        await started(skipping_client, path, provider=Provider.LOCAL)
