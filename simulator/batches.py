@@ -14,7 +14,7 @@ from typing import Any, Literal
 from simulator.state import State
 from simulator.wire import Refusal, Vendor
 
-# What became of a line. `left`: the batch ended before it, and its vendor says so by one of two other words.
+# How a line ended.
 Outcome = Literal["answered", "refused", "expired", "cancelled"]
 
 

@@ -505,7 +505,7 @@ class RunState:
     def _estimated_seconds_left(self) -> float | None:
         """The time that labelling still takes: a phase at its own pace, and the streams at that of the discovery.
 
-        How long a provider takes for a batch cannot be told.
+        How long a provider takes for a batch is not known.
         """
         if self.submissions.open:
             return None
