@@ -424,8 +424,10 @@ def _statistics(statistics: Statistics) -> list[RenderableType]:
         "labels found": f"{sum(statistics.unique_labels.values()):,}",
         **_canonical(statistics),
         "conflicts resolved": f"{statistics.conflicts_resolved:,} of {statistics.conflicts_found:,}{unmerged}",
+        **_reviewed(statistics),
         **_looked_at(statistics),
         **_consistency(statistics.consistency),
+        "labels without a quote": f"{statistics.quotes_missing:,}",
         "tokens by phase": ", ".join(
             f"{phase.value} {tokens:,}" for phase, tokens in statistics.tokens_by_phase.items()
         ),
@@ -449,6 +451,13 @@ def _consistency(found: Consistency | None) -> dict[str, str]:
         return rows
     before, aim = f"{found.agreement_before:.0%} before merging", f"aim {AGREEMENT_AIM:.0%}"
     return {"pairs of copies agree": f"{found.agreement:.0%} ({aim}), {before}"} | rows
+
+
+def _reviewed(statistics: Statistics) -> dict[str, str]:
+    """Whether a person approved the merges; empty for a run without a review."""
+    if statistics.reviewed is None:
+        return {}
+    return {"review of merges": "approved" if statistics.reviewed else "none in time"}
 
 
 def _looked_at(statistics: Statistics) -> dict[str, str]:
