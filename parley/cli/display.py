@@ -436,9 +436,11 @@ def _statistics(statistics: Statistics) -> list[RenderableType]:
         "labels found": f"{sum(statistics.unique_labels.values()):,}",
         **_canonical(statistics),
         "conflicts resolved": f"{statistics.conflicts_resolved:,} of {statistics.conflicts_found:,}{unmerged}",
+        **_reviewed(statistics),
         **_looked_at(statistics),
         **_batches(statistics.batch),
         **_consistency(statistics.consistency),
+        "labels without a quote": f"{statistics.quotes_missing:,}",
         "tokens by phase": ", ".join(
             f"{phase.value} {tokens:,}" for phase, tokens in statistics.tokens_by_phase.items()
         ),
@@ -493,6 +495,13 @@ def _cached(statistics: Statistics) -> dict[str, str]:
     if not statistics.cached_tokens:
         return {}
     return {"tokens from prompt caches": f"{statistics.cached_tokens:,}, saved ${statistics.prompt_cache_saved_usd}"}
+
+
+def _reviewed(statistics: Statistics) -> dict[str, str]:
+    """Whether a person approved the merges; empty for a run without a review."""
+    if statistics.reviewed is None:
+        return {}
+    return {"review of merges": "approved" if statistics.reviewed else "none in time"}
 
 
 def _looked_at(statistics: Statistics) -> dict[str, str]:

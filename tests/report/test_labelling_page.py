@@ -228,12 +228,15 @@ async def test_a_label_shows_its_sessions_with_the_keyboard(browser: Browser, tm
 
 async def test_hostile_texts_stay_texts_in_the_browser(browser: Browser, tmp_path: Path):
     [session] = [
-        one.model_copy(update={"summary": HOSTILE, "quote": HOSTILE, "intent": HOSTILE}) for one in sessions_of(1)
+        one.model_copy(
+            update={"summary": HOSTILE, "quote": HOSTILE, "ending_quote": f"{HOSTILE} too", "intent": HOSTILE}
+        )
+        for one in sessions_of(1)
     ]
     file = tmp_path / "labels.html"
     file.write_text(await page_of(overview_of([session]), [session]), encoding="utf-8")
     page, seen = await opened(browser, file, viewport=DESKTOP)
-    await expect(page.locator("blockquote")).to_have_text(HOSTILE)
+    await expect(page.locator("blockquote")).to_have_text([HOSTILE, f"{HOSTILE} too"])
     assert await page.title() == "Labels of support.jsonl · Parley"
     assert await page.locator("img").count() == 0
     assert seen == []

@@ -60,7 +60,7 @@ class TestReview:
         assert (await job.labels.history())[4].made_by == "ann"
         with pytest.raises((InvalidInput, NotFound)):
             await job.approve()
-        # What was approved is no change of its own: undo takes back the split.
+        # An approval changes no label: undo takes back the split.
         while (await job.labels.undo()).parent != 2:
             pass
         given = {one.original_intent: one.intent for one in await sessions_of(client, job)}

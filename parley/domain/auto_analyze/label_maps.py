@@ -22,6 +22,7 @@ from parley.domain.text import one_line
 
 MAX_REASON_CHARACTERS = 500
 CLOSE_NAMES = 3
+NOT_BEFORE: Mapping[str, int] = {}
 
 
 class MapAction(StrEnum):
@@ -189,12 +190,14 @@ class KindMap:
             raise InvalidInput(f"{taken!r} is another label: merge them instead")
         if new in self.names and self.canonical(new) != old:
             raise InvalidInput(f"{new!r} was merged into {self.canonical(new)!r}: split it out, or choose another name")
-        return self._moved(old, new, version)
+        # What was merged before stays merged by what merged it.
+        merged = {label: place.version for label, place in self.places.items() if place.into == old}
+        return self._moved(old, new, version, merged)
 
-    def _moved(self, source: str, into: str, version: int) -> "KindMap":
-        """All that `source` has is moved to `into`."""
+    def _moved(self, source: str, into: str, version: int, before: Mapping[str, int] = NOT_BEFORE) -> "KindMap":
+        """All that `source` has is moved to `into`, by a version, or by an earlier one where it is in `before`."""
         moved = [label for label, canonical in self.names.items() if canonical == source]
-        places = self.places | dict.fromkeys(moved, Place(into, version))
+        places = self.places | {label: Place(into, before.get(label, version)) for label in moved}
         places.pop(into, None)
         return KindMap(self._found, places)
 

@@ -15,7 +15,7 @@ from parley.domain.requests import ChatReply, Finish
 
 MAX_LABEL_CHARACTERS = 80
 MAX_SUMMARY_CHARACTERS = 1000
-# A longer text is no quote of a few words, and is not looked for.
+# A longer text is more than a few words, and is not looked for.
 MAX_QUOTE_CHARACTERS = 1000
 FALLBACK_INTENT = "unclassified"
 NO_TEXT_INTENT = "no user message"

@@ -45,6 +45,7 @@ def test_a_merge_is_taken_back_by_a_split():
 def test_a_renamed_label_can_be_merged_split_and_named_back():
     labels = merged().renamed("billing", HOSTILE, 2)
     assert groups(labels)[HOSTILE] == ["billing", "bill", "invoice"]
+    assert (labels.places["bill"], labels.places["billing"]) == (Place(HOSTILE, 1), Place(HOSTILE, 2))
     # Sessions that the second look gave a name follow it.
     assert labels.merged(HOSTILE, "refund", 3).canonical(HOSTILE) == "refund"
     assert groups(labels.split(HOSTILE, ["billing"])) == {
