@@ -92,7 +92,7 @@ class AutoAnalyzeOptions(TypedDict, total=False):
     since_analysis: str
     """The id or key of an earlier run: label only sessions that it has not, starting from its labels. Default: all."""
     probes: int | None
-    """Sessions to label a second time, to measure agreement: 0 to 200; None: 1%, 5 to 50. Default: None."""
+    """Sessions to label a second time: 0 to 200; None: 1%, 5 to 50, of 100 sessions or more. Default: None."""
     review: bool
     """Wait for a person to approve the merges before they are applied. Default: False."""
     review_limit_seconds: int

@@ -10,7 +10,7 @@ from math import sqrt
 from typing import NamedTuple
 
 SHARE, LEAST, MOST = 0.01, 5, 50
-# Of a small run, no more than this share of its sessions, so that probes never cost much.
+# Where the least would be more than this share of the sessions, there are none: probes never cost much.
 MOST_SHARE = 0.05
 # The sessions that one request has at most.
 AT_ONCE = 10
@@ -31,7 +31,9 @@ def probe_count(wanted: int | None, sessions: int) -> int:
     """How many sessions are asked again. `wanted`: None for 1% of the sessions, within bounds; 0 for none."""
     if wanted is not None:
         return min(wanted, sessions)
-    return min(max(int(sessions * SHARE), LEAST), MOST, int(sessions * MOST_SHARE))
+    if sessions * MOST_SHARE < LEAST:
+        return 0
+    return min(max(int(sessions * SHARE), LEAST), MOST)
 
 
 def drawn(sessions: int, count: int, seed: int) -> list[int]:

@@ -8,7 +8,7 @@ from parley.domain.auto_analyze.probing import Pair, drawn, probe_batches, probe
 
 @pytest.mark.parametrize(
     ("wanted", "sessions", "count"),
-    [(None, 10, 0), (None, 40, 2), (None, 100, 5), (None, 1000, 10), (None, 10**6, 50), (0, 1000, 0), (9, 4, 4)],
+    [(None, 10, 0), (None, 99, 0), (None, 100, 5), (None, 1000, 10), (None, 10**6, 50), (0, 1000, 0), (9, 4, 4)],
 )
 def test_a_small_share_of_the_sessions_are_probes(wanted: int | None, sessions: int, count: int):
     assert probe_count(wanted, sessions) == count
