@@ -30,8 +30,8 @@ def test_it_says_why(
     ("arguments", "chosen"),
     [
         (("calling", "--only", "memory", "--only", "kills"), ["memory", "kills"]),
-        (("calling",), ["loads", "kills", "database", "memory"]),
-        (("calling", "faults", "--only", "clock"), ["loads", "kills", "database", "memory"]),
+        (("calling",), ["loads", "kills", "database", "memory", "speech"]),
+        (("calling", "faults", "--only", "clock"), ["loads", "kills", "database", "memory", "speech"]),
     ],
 )
 def test_only_the_chosen_cases_are_run(
