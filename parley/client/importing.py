@@ -77,9 +77,10 @@ async def import_chats(
         checks = _Checks(files, reading, skip_invalid=skip_invalid)
         dataset_id = _dataset_id(files, reading, skip_invalid=skip_invalid)
         sessions = checks.sessions()
-        # Before the transaction: the parts of sessions are grouped before the first one is known.
-        batch = list(islice(sessions, BATCH))
-        async with database.transaction() as tx:
+        # Before the transaction, which PostgreSQL ends if it is idle: parts of sessions are grouped before the first
+        # one is known, and the tokeniser is loaded.
+        batch = _next(sessions, 0)
+        async with database.transaction(bulk=True) as tx:
             while not await datasets.lock(tx, workspace_id, dataset_id):  # noqa: ASYNC110 - another process imports it
                 await asyncio.sleep(LOCK_POLL_SECONDS)
             known = await datasets.find_dataset(tx, workspace_id, dataset_id)
@@ -91,12 +92,11 @@ async def import_chats(
                 )
             position = tokens = 0
             while batch:
-                sized = [(position + at, session, _tokens(session)) for at, session in enumerate(batch)]
-                await datasets.save_chats(tx, workspace_id, dataset_id, sized)
+                await datasets.save_chats(tx, workspace_id, dataset_id, batch)
                 position += len(batch)
-                tokens += sum(size for _, _, size in sized)
+                tokens += sum(size for _, _, size in batch)
                 on_progress(position)
-                batch = list(islice(sessions, BATCH))
+                batch = _next(sessions, position)
             if not position:
                 raise checks.empty(path)
             name = path.name[:200]
@@ -104,6 +104,11 @@ async def import_chats(
                 Dataset(workspace_id=workspace_id, dataset_id=dataset_id, name=name, sessions=position, tokens=tokens)
             )
     return Imported(dataset_id=dataset_id, sessions=position, tokens=tokens, skipped=tuple(checks.skipped))
+
+
+def _next(sessions: Iterator[ChatSession], position: int) -> list[tuple[int, ChatSession, int]]:
+    """The next sessions from a position on, each with its position and its tokens."""
+    return [(place, session, _tokens(session)) for place, session in enumerate(islice(sessions, BATCH), position)]
 
 
 async def read_facts(path: Path, **how: Unpack[ReadingOptions]) -> list[SessionFacts]:

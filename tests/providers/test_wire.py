@@ -24,7 +24,16 @@ from parley.domain.errors import (
     RateLimited,
     TruncatedReply,
 )
-from parley.domain.requests import ChatReply, Finish, Message, Provider, TranscriptionReply, Usage
+from parley.domain.requests import (
+    ChatReply,
+    ChatRequest,
+    Finish,
+    Message,
+    Provider,
+    TextPart,
+    TranscriptionReply,
+    Usage,
+)
 from tests.providers.vendors import (
     ALL,
     AUDIO,
@@ -197,6 +206,26 @@ async def test_blank_turns_are_left_out_and_their_neighbours_joined_where_the_ve
 async def test_a_vendor_that_takes_blank_turns_gets_them():
     body = (await sent(OPENAI, chat(messages=TURNS))).json
     assert [turn["content"] for turn in body["messages"]] == [turn.content for turn in TURNS]
+
+
+def beginning_like_others(shared: str) -> ChatRequest:
+    message = Message(role="user", content=(TextPart(text=shared), TextPart(text="What now?")))
+    return chat(messages=(message,), begins_like_others=True)
+
+
+async def test_what_other_requests_begin_with_too_is_marked_where_a_vendor_caches_what_is_marked():
+    long = "The lift is running. " * 300
+    [turn] = (await sent(ANTHROPIC, beginning_like_others(long))).json["messages"]
+    marked, own = turn["content"]
+    assert marked == {"type": "text", "text": long, "cache_control": {"type": "ephemeral"}}
+    assert own == {"type": "text", "text": "What now?"}
+    [turn] = (await sent(OPENAI, beginning_like_others(long))).json["messages"]
+    assert turn["content"] == f"{long}What now?"
+
+
+async def test_a_short_beginning_is_not_marked():
+    [turn] = (await sent(ANTHROPIC, beginning_like_others("Hi. "))).json["messages"]
+    assert turn["content"] == "Hi. What now?"
 
 
 # Valid replies
