@@ -392,7 +392,7 @@ class TestJobs:
     async def test_a_failed_job_has_its_cost(self, client: Client, session: Session, simulator: SimulatorAdmin) -> None:
         await simulator.fault("malformed")
         await simulator.fault("auth", times=None)
-        job = await client.analyze(session)
+        job = await client.analyze(session, wait=True)
         with pytest.raises(JobFailed):
             await job.result()
         attributes = (await client.temporal.get_workflow_handle(job.id).describe()).typed_search_attributes
