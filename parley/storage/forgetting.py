@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from parley.domain.auto_analyze.contract import GIVEN_ROUND
 from parley.storage import memories
 from parley.storage.database import changed
 from parley.storage.retention import Old
@@ -37,6 +38,8 @@ OLD_STREAM = """one.stream_id IN (SELECT stream_id FROM streams WHERE workspace_
 PARTS = ("voice_metrics", "acoustics", "curves", "coaching", "result")
 # What is stored of a labelled chat session, beside its labels.
 SAID = ("condensed", "summary", "intent_quote", "transfer_reason_quote", "drop_off_location_quote")
+# The evidence of a label: what replies said of its sessions, and what users said in them.
+EVIDENCE = ("meaning", "example", "definition", "examples")
 # Chats without a word of the user are labelled by rule.
 NOTHING_SAID = """payload || '{"messages": [{"role": "user", "text": "", "time": null}]}'"""
 WITHOUT_CONTENT = """(payload || CASE payload ->> 'kind'
@@ -101,6 +104,19 @@ CONTENT: Mapping[str, Content] = {
         f"{IS_OLD} AND {HAS_ENDED}",
         ", ".join((*(f"{part} = NULL" for part in PARTS), "reason = ''")),
         f"({' OR '.join(f'one.{part} IS NOT NULL' for part in PARTS)} OR one.reason <> '')",
+    ),
+    # A run that goes on from an earlier one has the evidence of its labels, as labels that it was given.
+    "auto_labels": Content(
+        f"""EXISTS (
+            SELECT 1 FROM auto_sessions s JOIN auto_runs r USING (workspace_id, job_key)
+                JOIN chat_sessions c USING (workspace_id, dataset_id, position)
+            WHERE s.workspace_id = :workspace AND c.user_id = :user
+                AND (s.job_key = one.job_key OR one.first_round = {GIVEN_ROUND})
+                AND one.label IN (s.intent, s.transfer_reason, s.drop_off_location, s.probe_intent,
+                                  s.canonical_intent, s.canonical_transfer_reason, s.canonical_drop_off_location))""",  # noqa: S608
+        f"""one.job_key IN (SELECT one.job_key FROM auto_runs one WHERE {IN_WORKSPACE} AND {IS_OLD} AND {HAS_ENDED})""",  # noqa: S608
+        ", ".join(f"{part} = NULL" for part in EVIDENCE),
+        f"({' OR '.join(f'one.{part} IS NOT NULL' for part in EVIDENCE)})",
     ),
     "auto_sessions": Content(
         """(one.job_key, one.position) IN (

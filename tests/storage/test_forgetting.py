@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from parley.client.generate import generate_input
 from parley.client.reading import read_session
+from parley.domain.auto_analyze.contract import GIVEN_ROUND
 from parley.domain.chat import ChatMessage, ChatSession, Containment
 from parley.domain.conversation.context import RunningSummary
 from parley.domain.conversation.contract import NewTurn
@@ -37,6 +38,7 @@ from parley.storage.forgetting import BY_AGE, CONTENT
 from parley.storage.ledger import REPLY
 from parley.storage.retention import Old
 from parley.storage.tables import (
+    AutoLabel,
     AutoRun,
     AutoSession,
     CachedAnswer,
@@ -132,7 +134,9 @@ async def fill(books: LedgerFixture, user: str, said: str) -> None:
         run: dict[str, Any] = {"workspace_id": books.workspace, "job_key": f"run of {user}"}
         settings: dict[str, Any] = {"settings": {}, "status": "completed"}
         tx.add(AutoRun(**run, workflow_id=f"auto-{user}", dataset_id=dataset_id, user_id="operator", **settings))
-        tx.add(AutoSession(**run, ordinal=0, position=0, condensed=said, summary=said))
+        tx.add(AutoSession(**run, ordinal=0, position=0, condensed=said, summary=said, intent=f"label of {user}"))
+        evidence: dict[str, Any] = {"meaning": said, "example": said, "definition": said, "examples": [said]}
+        tx.add(AutoLabel(**run, kind="intent", label=f"label of {user}", first_round=1, **evidence))
         await conversations.save_summary(tx, *talk, RunningSummary(text=said, through=1, tokens=1))
 
 
@@ -232,8 +236,17 @@ async def test_what_a_running_job_may_need_stays(filled: LedgerFixture):
     await filled.run("UPDATE session_analyses SET status = 'running'")
     await filled.run("UPDATE auto_runs SET status = 'running'")
     counts = await forget_old(filled, days=0)
-    kept = ("sessions", "recordings", "session_analyses", "auto_sessions", "chat_sessions", "replies")
+    kept = ("sessions", "recordings", "session_analyses", "auto_labels", "auto_sessions", "chat_sessions", "replies")
     assert {table: counts[table] for table in kept} == dict.fromkeys(kept, 0)
+
+
+async def test_a_run_that_goes_on_from_another_one_forgets_its_evidence_too(filled: LedgerFixture):
+    async with filled.database.transaction() as tx:
+        given = {"label": f"label of {USER}", "first_round": GIVEN_ROUND, "example": SECRET}
+        tx.add(AutoLabel(workspace_id=filled.workspace, job_key="next run", kind="intent", **given))
+    async with filled.database.transaction() as tx:
+        await forgetting.forget_user(tx, filled.workspace, USER)
+    assert SECRET not in (await contents(filled))["auto_labels"]
 
 
 async def test_another_workspace_keeps_what_was_said(filled: LedgerFixture):
