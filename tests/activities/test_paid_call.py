@@ -133,8 +133,10 @@ async def test_a_timeout_may_have_been_billed(
     settings: Settings,
     books: LedgerFixture,
     simulator: SimulatorAdmin,
+    monkeypatch: pytest.MonkeyPatch,
     ask: Ask,
 ):
+    monkeypatch.setattr("parley.domain.requests.SECONDS_PER_AUDIO_SECOND", 0.0)
     await simulator.fault("hang")
     short_timeout = open_calls(database, settings.model_copy(update={"provider_timeout_seconds": 0.5}))
     with pytest.raises(ProviderUnavailable, match="no answer within"):

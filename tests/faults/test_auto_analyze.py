@@ -14,7 +14,7 @@ from tests.faults.scene import Scene, scene
 from tests.parts import SAMPLES
 
 STREAMS = 4
-SESSIONS = 120
+SESSIONS = 72
 
 
 async def reconciled(place: Scene) -> tuple[Decimal, Decimal]:

@@ -43,7 +43,7 @@ async def test_a_batch_is_sent_once_wherever_its_worker_is_killed(
         )
         await exited(worker, signal.SIGKILL)
         # After twelve times that time it is certain that no worker sends the batch any more.
-        await place.start_worker(PARLEY_PROVIDER_TIMEOUT_SECONDS="2")
+        await place.start_worker(PARLEY_PROVIDER_TIMEOUT_SECONDS="1")
         statistics = (await job.result()).statistics
         assert statistics is not None
         assert statistics.batch is not None
