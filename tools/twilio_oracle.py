@@ -32,6 +32,7 @@ from parley.domain.phone.settings import (  # noqa: E402
     language_attributes,
     relay_attributes,
 )
+from parley.process import leave  # noqa: E402
 from simulator.twilio import frames as simulated  # noqa: E402
 from simulator.twilio import twiml as simulated_twiml  # noqa: E402
 from simulator.twilio.line import ACCOUNT_SID, AUTH_TOKEN, Account  # noqa: E402
@@ -524,4 +525,4 @@ def _check_its_twiml(document: str) -> Check:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
