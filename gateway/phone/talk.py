@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.phone.answering import TIMES, Answer, Turn
 from gateway.phone.calls import OpenCall, PhoneCalls
@@ -39,6 +39,19 @@ SPENT = "call_usd"
 log = logging.getLogger("parley.gateway.phone")
 
 
+class _Before(NamedTuple):
+    """The turn before, whose interruption may be reported after what the caller said.
+
+    said: all that the voice was sent. played: what of it was reported as spoken. was_running: whether its answer was
+    still made.
+    """
+
+    turn: Turn
+    said: str
+    played: str
+    was_running: bool
+
+
 class Talk:
     """Holds a talk. Its methods take Twilio's frames; `ended` is set when the agent has ended it."""
 
@@ -53,9 +66,7 @@ class Talk:
         self._turn: Turn | None = None
         # The turn whose answer the voice says, as long as it says nothing else and is not interrupted.
         self._spoken: Turn | None = None
-        # The one before, with all that the voice was sent, and whether its answer was still made: its interruption may
-        # be reported after what the caller said.
-        self._before: tuple[Turn, str, bool] | None = None
+        self._before: _Before | None = None
         self._answering: asyncio.Task[None] | None = None
         self._records: asyncio.Task[None] | None = None
         self._timers: dict[str, asyncio.Task[None]] = {}
@@ -131,8 +142,8 @@ class Talk:
         # Nothing was said since: what was spoken was the answer before.
         was_spoken = not is_blank(frame.utterance_until_interrupt) or frame.duration_until_interrupt_ms > 0
         if before is not None and is_silent and was_spoken:
-            turn, said, was_running = before
-            self._shorten(turn, turn.part_of(heard_of(said, *reported)), was_running=was_running)
+            heard = before.turn.part_of(heard_of(before.said, *reported, before.played))
+            self._shorten(before.turn, heard, was_running=before.was_running)
         else:
             await self._cut(heard)
         self._await_words()
@@ -154,6 +165,8 @@ class Talk:
         """Twilio reports something of its voice."""
         if frame.name == "agentSpeaking" and frame.value == "off":
             self._voice.stopped()
+        elif frame.name == "tokensPlayed" and isinstance(frame.value, str):
+            self._voice.was_played(frame.value)
 
     async def on_error(self, frame: Failed) -> None:
         """Twilio reports an error of the session."""
@@ -331,7 +344,8 @@ class Talk:
     async def _supersede(self) -> None:
         """The caller says more before the answer was spoken: what was sent of it is what was heard."""
         turn, spoken, self._spoken = self._turn, self._spoken, None
-        self._before = None if spoken is None else (spoken, self._voice.said, self._is_answering)
+        voice = self._voice
+        self._before = None if spoken is None else _Before(spoken, voice.said, voice.played, self._is_answering)
         if turn is not None and self._is_answering and turn.heard is None:
             await self._stop_answer()
             turn.heard = turn.said.strip()

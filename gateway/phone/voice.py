@@ -21,10 +21,12 @@ class Voice:
         self._is_last, self._is_quiet = True, asyncio.Event()
         self.said = ""
         """All that was sent since the caller spoke."""
+        self.played = ""
+        """What Twilio has reported since then as spoken."""
 
     def begin(self, said: str = "") -> None:
         """The caller has spoken: what was said before is not interrupted any more. `said`: what was sent since."""
-        self.said = said
+        self.said, self.played = said, ""
 
     async def say(self, text: str, *, last: bool = False) -> None:
         """Send the next piece. `last`: nothing follows until the caller speaks."""
@@ -54,11 +56,15 @@ class Voice:
         if self._is_last:
             self._end()
 
+    def was_played(self, text: str) -> None:
+        """A part of what was sent has been spoken."""
+        self.played += f"{text} "
+
     def interrupted(self, utterance: str, milliseconds: float) -> str:
         """The caller interrupts. Returns what of the text was heard."""
         self._is_last = True
         self._end()
-        return heard_of(self.said, utterance, milliseconds)
+        return heard_of(self.said, utterance, milliseconds, self.played)
 
     @property
     def heard_by_now(self) -> str:

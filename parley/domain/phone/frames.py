@@ -5,9 +5,9 @@ Twilio's frames may have fields that are not listed here: they are ignored, so t
 
 import json
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from parley.domain.model import Received
@@ -31,6 +31,15 @@ class Frame(BaseModel):
 class FromTwilio(Frame):
     model_config = ConfigDict(extra="ignore")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_unknown(cls, given: Any) -> Any:
+        """Twilio sends null, and not the empty text, for what it does not know: it is as if it were not there."""
+        if not isinstance(given, dict):
+            return given
+        fields = cast(dict[str, Any], given)
+        return {name: value for name, value in fields.items() if value is not None}
+
 
 def _milliseconds(value: Any) -> Any:
     """A duration as Twilio sends it: an integer, a fraction, or either of them as text. Nothing else is one."""
@@ -42,25 +51,23 @@ def _milliseconds(value: Any) -> Any:
 
 
 Milliseconds = Annotated[float, BeforeValidator(_milliseconds)]
-# Twilio sends null, and not the empty text, for what it does not know.
-Maybe = Annotated[Received, BeforeValidator(lambda value: "" if value is None else value)]
 
 
 class Setup(FromTwilio):
     """The first frame of a session. `direction`: of the phone call, for example `inbound`."""
 
     type: Literal["setup"] = "setup"
-    session_id: Maybe = ""
+    session_id: Received = ""
     call_sid: Annotated[Received, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_-]+$")]
-    parent_call_sid: Maybe = ""
-    from_: Maybe = Field(default="", alias="from")
-    to: Maybe = ""
-    forwarded_from: Maybe = ""
-    caller_name: Maybe = ""
-    direction: Maybe = ""
-    call_type: Maybe = ""
-    call_status: Maybe = ""
-    account_sid: Maybe = ""
+    parent_call_sid: Received = ""
+    from_: Received = Field(default="", alias="from")
+    to: Received = ""
+    forwarded_from: Received = ""
+    caller_name: Received = ""
+    direction: Received = ""
+    call_type: Received = ""
+    call_status: Received = ""
+    account_sid: Received = ""
     custom_parameters: Annotated[dict[str, Any], BeforeValidator(lambda value: value or {})] = Field(
         default_factory=dict
     )
@@ -70,8 +77,8 @@ class Prompt(FromTwilio):
     """What the caller said. `last`: the caller has finished; else it is what was recognised so far."""
 
     type: Literal["prompt"] = "prompt"
-    voice_prompt: Maybe = ""
-    lang: Maybe = ""
+    voice_prompt: Received = ""
+    lang: Received = ""
     last: bool = True
 
 
@@ -79,7 +86,7 @@ class Interrupt(FromTwilio):
     """The caller spoke while the agent did. `utterance_until_interrupt`: what the voice had said of its text."""
 
     type: Literal["interrupt"] = "interrupt"
-    utterance_until_interrupt: Maybe = ""
+    utterance_until_interrupt: Received = ""
     duration_until_interrupt_ms: Milliseconds = 0.0
 
 
@@ -94,14 +101,14 @@ class Failed(FromTwilio):
     """Twilio reports an error of the session."""
 
     type: Literal["error"] = "error"
-    description: Maybe = ""
+    description: Received = ""
 
 
 class Info(FromTwilio):
     """An event that the TwiML asked for, for example that the agent has stopped speaking."""
 
     type: Literal["info"] = "info"
-    name: Maybe = ""
+    name: Received = ""
     value: Any = None
 
 

@@ -2,6 +2,7 @@
 
 Twilio reports the words that its voice had said, and how long it had spoken. The words decide where they are found in
 what was sent; a voice says "$20" as "twenty dollars", so they are compared as they sound. Else the time decides.
+An interruption at a breath reports no word, though the sentences before it were heard: those that were played decide.
 """
 
 import re
@@ -34,18 +35,19 @@ def speech_seconds(text: str) -> float:
     return len(text) / CHARACTERS_PER_SECOND
 
 
-def heard_of(sent: str, utterance: str, milliseconds: float) -> str:
+def heard_of(sent: str, utterance: str, milliseconds: float, played: str = "") -> str:
     """The beginning of a text that was heard, whole words of it.
 
     Args:
         sent: all that was sent since the caller spoke last.
         utterance: what the voice had said, as Twilio reports it: from the beginning, or of the last sentences alone.
         milliseconds: how long the voice had spoken.
+        played: the sentences of it that Twilio reported as spoken before.
     """
     tokens = _tokens(sent)
     if not tokens:
         return ""
-    said = " ".join(words_as_heard(utterance))
+    said = " ".join(words_as_heard(utterance)) or " ".join(words_as_heard(played))
     found = _end_of(said, tokens, milliseconds) if said else None
     if found is None and (said or milliseconds > 0):
         found = _end_by_time(tokens, milliseconds)

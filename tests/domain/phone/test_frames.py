@@ -33,6 +33,12 @@ def test_a_duration_is_a_number_in_any_form(duration: Any):
     assert frame.duration_until_interrupt_ms == float(duration)
 
 
+def test_null_is_what_is_not_there():
+    assert read_frame(wired(type="prompt", voicePrompt="Hello", lang=None, last=None)) == Prompt(voice_prompt="Hello")
+    interrupted = wired(type="interrupt", utteranceUntilInterrupt="We are open", durationUntilInterruptMs=None)
+    assert read_frame(interrupted) == Interrupt(utterance_until_interrupt="We are open")
+
+
 def test_null_is_the_empty_text_and_unknown_fields_are_ignored():
     setup = {"type": "setup", "callSid": "CA1", "parentCallSid": None, "from": "+1555", "to": None, "news": {"a": 1}}
     frame = read_frame(wired(**setup, customParameters=None))

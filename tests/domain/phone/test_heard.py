@@ -34,6 +34,27 @@ def test_an_interruption_cuts_the_answer(utterance: str, milliseconds: float, he
     assert heard_of(SENT, utterance, milliseconds) == heard
 
 
+@pytest.mark.parametrize(
+    ("played", "milliseconds", "heard"),
+    [
+        # Before the first word after a breath: the sentences before it were heard.
+        ("You can export CSV and PDF.", 0, "You can export CSV and PDF."),
+        ("You can export CSV and PDF.", 120.5, "You can export CSV and PDF."),
+        (
+            "You can export CSV and PDF. The export takes a minute.",
+            0,
+            SENT.removesuffix(" The export is in your files."),
+        ),
+        # Something else was spoken: the time decides.
+        ("Completely different words here", 1000, "You can export"),
+    ],
+)
+def test_without_a_word_since_the_last_breath_what_was_played_was_heard(played: str, milliseconds: float, heard: str):
+    assert heard_of(SENT, "", milliseconds, played) == heard
+    # A word that is reported decides alone.
+    assert heard_of(SENT, "You can", 400, played) == "You can"
+
+
 def test_a_sum_that_is_said_in_words_is_cut_by_the_time():
     sent = "It costs $20 and ships today."
     heard = heard_of(sent, "It costs twenty dollars", 12 / CHARACTERS_PER_SECOND * 1000)

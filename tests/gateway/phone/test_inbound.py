@@ -136,6 +136,28 @@ async def test_an_answer_that_was_sent_whole_is_cut_to_what_was_heard(client: Cl
     assert (turn.heard, turn.answer, turn.outcome) == (heard, said, "completed")
 
 
+@pytest.mark.parametrize("is_overtaken", [False, True])
+async def test_an_interruption_at_a_breath_leaves_the_sentences_before_it(
+    client: Client, twilio: Twilio, is_overtaken: bool
+):
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.say("Which formats can I export, and who may start the export?")
+        said = await session.answer()
+        heard = " ".join(said.split()[:5])
+        for words in (said.split()[:3], said.split()[3:5]):
+            await session.send("info", name="tokensPlayed", value=" ".join(words))
+        if is_overtaken:
+            await session.say("And which of them is the fastest?")
+        await session.interrupt("", 120.5)
+        if not is_overtaken:
+            await session.say("And which of them is the fastest?")
+        await session.answer()
+    assert [one.heard for one in await client.phone.turns(phone.sid)] == [heard, None]
+    assert (await questions(client, phone))[1] == ("assistant", heard)
+
+
 async def test_what_the_caller_says_may_overtake_its_interruption(client: Client, gateway: Running):
     steps = (
         "network late interrupts",
