@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, TypedDict, Unpack
 from uuid import uuid4
 
@@ -89,6 +90,8 @@ class GenerateOptions(TurnOptions, total=False):
     """`auto`, `none`, `required`, or `NamedTool` for the one tool to call. Default: `auto`, if there are tools."""
     parallel_tool_calls: bool | None
     """False for at most one call in a reply. Default: the provider's, which is several."""
+    max_cost_usd: Decimal | None
+    """The most that all requests of this generation may cost, in USD, beside what its action allows. Default: None."""
 
 
 def generate_input(
