@@ -9,8 +9,8 @@ The three others send one request for each session and know nothing else. Parley
 comparison of labels, and its requests contain the labels that are known, so it has more requests and longer ones:
 compare the figures for a request.
 
-Parley does not depend on Curator and DBOS. They are skipped unless BENCH_PEERS_PYTHON names the Python of an environment
-that has `bespokelabs-curator`, `dbos` and `openai`.
+Parley does not depend on Curator and DBOS. They are skipped unless BENCH_PEERS_PYTHON names the Python of an
+environment that has `bespokelabs-curator`, `dbos` and `openai`.
 """
 
 import asyncio
