@@ -173,7 +173,7 @@ async def test_a_dry_run_shows_what_a_run_takes_and_starts_and_stores_nothing(
     ran = await parley("auto-analyze", few, "--dry-run", "--model", "gpt-4o-mini", "--streams", "2", "--json")
     assert ran.code == 0, ran.err
     found = RunEstimate.model_validate_json(ran.out)
-    assert [one.phase.value for one in found.phases] == ["discovery", "conflict resolution"]
+    assert [one.phase.value for one in found.phases] == ["discovery", "conflict resolution", "re-assignment"]
     assert found.estimated_usd == sum(one.estimated_usd for one in found.phases) > 0
     shown = await parley("auto-analyze", few, "--dry-run", "--model", "gpt-4o-mini")
     assert "discovery" in shown.out

@@ -247,6 +247,7 @@ async def answer(client: Client, question: str) -> str | None:
         "cache": CachePolicy.EXACT,
         "on_rate_limit": OnRateLimit.WAIT,
         "wait_limit_seconds": 60,
+        "max_cost_usd": Decimal("0.01"),
         "prospect_id": None,
     }
     try:
@@ -385,8 +386,9 @@ async def label(client: Client, path: Path) -> None:
         "processing": "batch",
         "debug": False,
     }
+    new_ones: AutoAnalyzeOptions = {"since_analysis": "auto-analyze/acme/1"}
     given: Taxonomy = read_labels(path, closed=False)
-    print([label.kind for label in given.labels])
+    print([label.kind for label in given.labels], new_ones)
     handle: AutoAnalyzeHandle = await client.auto_analyze(
         imported.dataset_id, user_id="ann", run_name="nightly", **options
     )

@@ -26,7 +26,7 @@ from parley.domain.errors import (
 )
 from parley.domain.pricing import ConfiguredRates, cost, rates_for, upper_bound
 from parley.domain.requests import ChatReply, Finish, Provider, TranscriptionReply
-from simulator.faults import FAULTS
+from simulator.faults import BATCHES, FAULTS
 from tests.domain.coaching.material import SALES, TALK
 from tests.parts import SimulatorAdmin
 from tests.providers.vendors import ALL, CHAT, COACHING, KEY, MODEL, SECONDS, chat, providers, question, simulated
@@ -69,6 +69,7 @@ FAILURES: dict[str, Expected] = {
 }
 # Faults with a complete reply, and faults that only a stream or a listing can show.
 OTHERS = {
+    *BATCHES,  # tests/providers/test_batches.py
     "malformed",
     "truncated",
     "slow",

@@ -183,8 +183,8 @@ async def test_invalid_bodies_get_a_400(admin, body):
 
 
 async def test_unknown_routes_and_methods_get_the_vendors_404(openai_client, admin):
-    with pytest.raises(openai.NotFoundError, match=r"Invalid URL \(GET /v1/batches\)"):
-        await openai_client.batches.list()
+    with pytest.raises(openai.NotFoundError, match=r"Invalid URL \(GET /v1/fine_tuning/jobs\)"):
+        await openai_client.fine_tuning.jobs.list()
     wrong_method = await admin.http.put("/openai/v1/chat/completions")
     assert wrong_method.status_code == 404
     assert wrong_method.json()["error"]["type"] == "invalid_request_error"
