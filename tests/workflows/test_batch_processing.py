@@ -154,12 +154,12 @@ async def test_a_line_without_a_result_may_be_billed_and_is_asked_again(
 async def test_the_budget_cuts_a_run_into_several_batches(
     skipping_client: Client, path: Path, simulator: SimulatorAdmin
 ) -> None:
-    job = await started(skipping_client, path, budget_usd="0.006")
+    job = await started(skipping_client, path, budget_usd="0.010")
     report = await job.result()
     figures = figures_of(report)
     assert (figures.submitted, figures.answered, statistics_of(report).labelled) == (LINES, LINES, COUNT)
     assert (await history_of(skipping_client, job)).count("auto_analyze.settle_submission") > 1
-    assert report.costs.confirmed_usd <= Decimal("0.006")
+    assert report.costs.confirmed_usd <= Decimal("0.010")
     await check_books(skipping_client, simulator, Provider.OPENAI, path.parent)
 
 
