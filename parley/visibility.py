@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import SearchAttributeKey
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 
 WORKSPACE = SearchAttributeKey.for_keyword("ParleyWorkspace")
 JOB = SearchAttributeKey.for_keyword("ParleyJob")
@@ -18,6 +18,18 @@ SCORE = SearchAttributeKey.for_float("ParleyScore")
 ALL = (WORKSPACE, JOB, STRATEGY, PHASE, STATUS, COST_USD, SCORE)
 DEFINITIONS = tuple(f"{key.name}={key.indexed_value_type.name.capitalize()}" for key in ALL)
 """Each name with its type, as Temporal's tools register them."""
+
+
+def of_start(workspace_id: str, job: str, status: str | None = None) -> TypedSearchAttributes:
+    """The search attributes with which a job is started, so that it is found before its first task ends.
+
+    Args:
+        workspace_id: the workspace that it belongs to.
+        job: the name of its workflow.
+        status: what it begins with, for example `running`; None: no status.
+    """
+    known = [SearchAttributePair(WORKSPACE, workspace_id), SearchAttributePair(JOB, job)]
+    return TypedSearchAttributes(known if status is None else [*known, SearchAttributePair(STATUS, status)])
 
 
 def record_start(workspace_id: str, job: str) -> None:

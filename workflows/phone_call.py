@@ -229,6 +229,7 @@ async def _start_analysis(given: SessionAnalysisInput) -> None:
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             parent_close_policy=workflow.ParentClosePolicy.ABANDON,
             cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
+            search_attributes=visibility.of_start(given.workspace_id, SESSION_ANALYSIS, "running"),
             static_summary=visibility.plain(f"phone call {given.session_id}"[:200]),
         )
     except (WorkflowAlreadyStartedError, FailureError) as problem:

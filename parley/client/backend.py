@@ -20,8 +20,6 @@ from pydantic import SecretStr
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle, WorkflowQueryFailedError
 from temporalio.common import (
     Priority,
-    SearchAttributePair,
-    TypedSearchAttributes,
     WorkflowIDConflictPolicy,
     WorkflowIDReusePolicy,
 )
@@ -218,12 +216,6 @@ async def update_with_start(
 
 def _shown(workspace_id: str, start: WorkflowStart) -> dict[str, Any]:
     """The options of a start: the ids and policies, and what an operator and the fairness between workspaces need."""
-    attributes = [
-        SearchAttributePair(visibility.WORKSPACE, workspace_id),
-        SearchAttributePair(visibility.JOB, start.workflow),
-    ]
-    if start.status is not None:
-        attributes.append(SearchAttributePair(visibility.STATUS, start.status))
     return {
         "id": start.id,
         "task_queue": WORKFLOWS,
@@ -232,7 +224,7 @@ def _shown(workspace_id: str, start: WorkflowStart) -> dict[str, Any]:
         "id_conflict_policy": start.id_conflict_policy,
         "task_timeout": start.task_timeout,
         "memo": {**start.memo, **correlation.get()},
-        "search_attributes": TypedSearchAttributes(attributes),
+        "search_attributes": visibility.of_start(workspace_id, start.workflow, start.status),
         "static_summary": visibility.plain(start.summary[:200]),
         "static_details": start.details,
     }
