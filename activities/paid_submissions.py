@@ -19,7 +19,7 @@ from uuid import UUID, uuid5
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.boundary import retry_while_unreachable
-from activities.failpoints import Failpoints, Point
+from activities.failpoints import Failpoints
 from activities.logs import step_logger
 from activities.metrics import Metrics
 from activities.workspaces import Workspaces
@@ -327,7 +327,7 @@ class PaidSubmissions:
         price = self._price(Provider(attempt.provider), attempt.model, attempt.rates, reply.usage)
         was_open = attempt.state == "open"
         await ledger.settle(tx, Settlement(workspace_id, attempt_id, reply, price.cost_usd, price.rates))
-        await self._reach("settling")
+        await self._failpoints.reach("settling", "")
         if was_open:
             self._metrics.attempt_ended(
                 Provider(attempt.provider),
@@ -421,9 +421,6 @@ class PaidSubmissions:
         if changed is None:
             raise ProviderUnavailable(submission.provider, "another try of the step is at the batch", billed=Billed.NO)
         return changed
-
-    async def _reach(self, point: Point) -> None:
-        await self._failpoints.reach(point, "")
 
     async def _persist(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """One transaction, repeated while the database is unreachable. What it does is idempotent."""

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from math import comb, log
 
+from parley.domain.auto_analyze.comparison import corrected_for_chance
+
 Labels = Sequence[Hashable]
 
 
@@ -27,11 +29,7 @@ def adjusted_rand(truth: Labels, found: Labels) -> float:
     >>> round(adjusted_rand("aabb", "xyxy"), 6)
     -0.5
     """
-    same, in_truth, in_found = _pairs(truth, found)
-    all_pairs = comb(len(truth), 2)
-    expected = in_truth * in_found / all_pairs if all_pairs else 0.0
-    maximum = (in_truth + in_found) / 2
-    return 1.0 if maximum == expected else (same - expected) / (maximum - expected)
+    return corrected_for_chance(*_pairs(truth, found), len(truth))
 
 
 def normalized_mutual_information(truth: Labels, found: Labels) -> float:

@@ -15,6 +15,7 @@ from parley.domain.errors import (
     AuthenticationFailed,
     BadRequest,
     BreakerOpen,
+    BudgetExhausted,
     ContentFiltered,
     ContextTooLong,
     EmptyReply,
@@ -238,3 +239,8 @@ def raise_if_cancelled() -> None:
     """
     if workflow.cancellation_reason() is not None:
         raise asyncio.CancelledError
+
+
+def is_over_budget(result: object) -> bool:
+    """Whether the budget did not allow a request, perhaps because of what concurrent ones had reserved."""
+    return isinstance(result, ApplicationError) and result.type == BudgetExhausted.__name__

@@ -1,6 +1,7 @@
 """The steps of a run that asks in batches: submit the requests of many steps together, and take their replies."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import NoReturn
 
 from temporalio import activity
@@ -156,31 +157,22 @@ class SubmittingActivities:
         )
         return await without_boundary(LabellingActivities.classify)(labelling, classify)
 
-    async def _open_batches(self, step: Submit) -> AsyncIterator[OpenBatch]:
-        given, after = step.job.input, step.first - 1
-        while True:
-            async with self._database.reads() as tx:
-                page = await submissions.open_batches(
-                    tx, given.workspace_id, step.job.job_key, after=after, limit=BATCHES_AT_ONCE
-                )
-            for batch in page:
-                yield batch
-            if len(page) < BATCHES_AT_ONCE:
-                return
-            after = page[-1].number
+    def _open_batches(self, step: Submit) -> AsyncIterator[OpenBatch]:
+        workspace_id, job_key = step.job.input.workspace_id, step.job.job_key
+        read = partial(submissions.open_batches, workspace_id=workspace_id, job_key=job_key)
+        return self._pages(read, after=step.first - 1)
 
-    async def _answered(self, step: SubmissionStep) -> AsyncIterator[OpenBatch]:
-        given, after = step.job.input, -1
+    def _answered(self, step: SubmissionStep) -> AsyncIterator[OpenBatch]:
+        workspace_id, job_key = step.job.input.workspace_id, step.job.job_key
+        answered = submissions.answered_batches
+        read = partial(answered, workspace_id=workspace_id, job_key=job_key, submission_id=step.submission_id)
+        return self._pages(read, after=-1)
+
+    async def _pages(self, read: Callable[..., Awaitable[list[OpenBatch]]], *, after: int) -> AsyncIterator[OpenBatch]:
+        """All batches that `read` finds after a number, a page in each transaction."""
         while True:
             async with self._database.reads() as tx:
-                page = await submissions.answered_batches(
-                    tx,
-                    given.workspace_id,
-                    step.job.job_key,
-                    step.submission_id,
-                    after=after,
-                    limit=BATCHES_AT_ONCE,
-                )
+                page = await read(tx, after=after, limit=BATCHES_AT_ONCE)
             for batch in page:
                 yield batch
             if len(page) < BATCHES_AT_ONCE:

@@ -12,6 +12,7 @@ from parley.cli import display
 from parley.cli.console import Json, Workspace, err, out, parse_usd, show_json, with_client
 from parley.cli.jobs import JobId, OnlyModel, OnlyProvider
 from parley.cli.table import Table
+from parley.cli.tables import percent
 
 app = typer.Typer()
 MOST_LABELS = 8
@@ -78,7 +79,7 @@ def shown(found: RunComparison) -> RenderableType:
     table.add_row("only there", _labels(found.only_first), _labels(found.only_second))
     alike = (
         f"{display.counted(found.sessions, 'session')} labelled in both: "
-        f"{_percent(found.same_label)} have matching intents, {_percent(found.same_name)} the same ones; "
+        f"{percent(found.same_label, '-')} have matching intents, {percent(found.same_name, '-')} the same ones; "
         f"adjusted Rand index {'-' if found.ari is None else f'{found.ari:.3f}'}"
     )
     return Group(table, alike, *_examples(found))
@@ -98,7 +99,3 @@ def _examples(found: RunComparison) -> list[RenderableType]:
 def _labels(labels: tuple[tuple[str, int], ...]) -> str:
     named = [f"{escape(label)} ({sessions:,})" for label, sessions in labels[:MOST_LABELS]]
     return ", ".join([*named, *([f"{len(labels) - MOST_LABELS:,} more"] if len(labels) > MOST_LABELS else [])]) or "-"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"

@@ -447,14 +447,24 @@ def streams(
     _control(job_id, workspace, lambda job: job.set_streams(count), as_json=as_json)
 
 
+async def labelling_run(client: Client, job_id: str, only_those: str) -> AutoAnalyzeHandle:
+    """The labelling run of an id.
+
+    Raises:
+        InvalidInput: the job is of another kind; the error says what `only_those` are, for example "have labels".
+        NotFound: the workspace has no such job.
+    """
+    job = await client.job(job_id)
+    if not isinstance(job, AutoAnalyzeHandle):
+        raise InvalidInput(f"is not a labelling run: only those {only_those}", where=job_id)
+    return job
+
+
 def _control(
     job_id: str, workspace: str, change: Callable[[AutoAnalyzeHandle], Awaitable[RunControls]], *, as_json: bool
 ) -> None:
     async def work(client: Client) -> None:
-        job = await client.job(job_id)
-        if not isinstance(job, AutoAnalyzeHandle):
-            raise InvalidInput("is not a labelling run: only those can be paused, resumed and finished", where=job_id)
-        controls = await change(job)
+        controls = await change(await labelling_run(client, job_id, "can be paused, resumed and finished"))
         show_json(controls) if as_json else out.say(display.controls(controls))
 
     with_client(workspace, work)

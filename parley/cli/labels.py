@@ -20,6 +20,7 @@ from parley import (
 )
 from parley.cli import display
 from parley.cli.console import Json, Workspace, err, out, show_json, with_client
+from parley.cli.jobs import labelling_run
 from parley.cli.table import Table
 
 app = typer.Typer(no_args_is_help=True, help="Show, merge, split, rename and review the labels of a labelling run.")
@@ -171,10 +172,7 @@ def review(
 
 
 async def _run(client: Client, job_id: str) -> AutoAnalyzeHandle:
-    job = await client.job(job_id)
-    if not isinstance(job, AutoAnalyzeHandle):
-        raise InvalidInput("is not a labelling run: only those have labels", where=job_id)
-    return job
+    return await labelling_run(client, job_id, "have labels")
 
 
 def _change(

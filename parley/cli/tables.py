@@ -42,7 +42,7 @@ def summary(found: Summary) -> RenderableType:
     rows = [*_attempts(found.attempts), *_requests(found.requests, found.reasons)]
     saved = f"${found.total.prompt_cache_saved_usd}"
     rows.append(("prompt caches saved", saved, "the vendors' own, below the price of other input"))
-    shares = ", ".join(f"{provider} {_percent(part)}" for provider, part in found.providers.items())
+    shares = ", ".join(f"{provider} {percent(part)}" for provider, part in found.providers.items())
     return _page(
         found.span,
         _table(("", *SPENT), [("all attempts", *_spend(found.total))]),
@@ -162,7 +162,7 @@ def _attempts(attempts: Attempts) -> list[Row]:
     ends = f"{attempts.settled} settled, {attempts.duplicate} duplicate, {attempts.lost} lost, {attempts.failed} failed"
     return [
         ("provider attempts", str(attempts.ended), ends),
-        ("their error rate", _percent(attempts.error_rate, NO_ATTEMPTS), "lost and failed"),
+        ("their error rate", percent(attempts.error_rate, NO_ATTEMPTS), "lost and failed"),
         ("their latency", _seconds(attempts), "of attempts with a reply"),
     ]
 
@@ -174,9 +174,9 @@ def _requests(requests: Requests, reasons: dict[str, int]) -> list[Row]:
     speed = _pair(requests.average_ms, requests.p95_ms, " ms", digits=0) or NO_REQUESTS
     return [
         ("requests", str(requests.total), f"{ends}, {requests.cancelled} cancelled{f' ({escape(why)})' * bool(why)}"),
-        ("their error rate", _percent(requests.error_rate, NO_REQUESTS), "failed, of those not refused or cancelled"),
+        ("their error rate", percent(requests.error_rate, NO_REQUESTS), "failed, of those not refused or cancelled"),
         ("their latency", speed, "of completed requests, cached or not"),
-        ("cache hit rate", _percent(requests.cache_hit_rate, NO_REQUESTS), cached),
+        ("cache hit rate", percent(requests.cache_hit_rate, NO_REQUESTS), cached),
         ("saved by the cache", f"${requests.saved_usd}", "the original cost of its answers"),
         ("feedback", f"{requests.good} good", f"{requests.bad} bad"),
     ]
@@ -188,8 +188,8 @@ def _models(lines: Sequence[ModelUse]) -> RenderableType:
         (
             _named(f"{line.provider} {escape(line.model)}", line.spend),
             *_spend(line.spend),
-            _percent(line.cost_share),
-            _percent(line.attempts.error_rate),
+            percent(line.cost_share),
+            percent(line.attempts.error_rate),
             _seconds(line.attempts),
         )
         for line in lines
@@ -210,7 +210,7 @@ def _arm(arm: Arm) -> Row:
         escape(arm.arm),
         str(arm.requests),
         str(arm.cost_usd),
-        _percent(arm.error_rate),
+        percent(arm.error_rate),
         str(arm.cached),
         _pair(arm.average_ms, arm.p95_ms, "", digits=0),
         f"{arm.quality:.2f} of {arm.graded}" if arm.quality is not None else "",
@@ -227,7 +227,8 @@ def _compared(found: Comparison) -> str:
     )
 
 
-def _percent(part: float | None, missing: str = "") -> str:
+def percent(part: float | None, missing: str = "") -> str:
+    """A share as a percentage with one decimal; `missing` where there is none."""
     return missing if part is None else f"{part:.1%}"
 
 

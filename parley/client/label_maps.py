@@ -1,6 +1,8 @@
 """The labels of a labelling run, and what a person changes in them: merge, split, rename, undo, approve."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from parley.client.backend import Backend
 from parley.client.jobs import true_status
@@ -23,7 +25,7 @@ from parley.domain.text import one_line
 from parley.storage import auto_analyze as runs
 from parley.storage import label_evidence, label_explorer, label_maps
 from parley.storage.label_maps import Change, RunMerge
-from parley.storage.tables import AutoRun
+from parley.storage.tables import AutoLabelMap, AutoRun
 
 OPERATOR = "operator"
 BY_SPELLING = "written alike but for case, blanks, hyphens, an apostrophe or a plural"
@@ -165,23 +167,17 @@ class LabelMaps:
             LabelsChanged: the labels have another version.
         """
         scope = (self._workspace_id, self._job_key)
-        in_review = await self.is_in_review()
-        async with self._backend.database.transaction(bulk=True) as tx:
-            _check_review(await label_maps.lock(tx, *scope), in_review=in_review)
-            latest = await label_maps.begin(tx, *scope)
-            label_maps.check_version(latest, version)
+
+        async def before_last(tx: AsyncSession, latest: AutoLabelMap) -> tuple[LabelMap, int]:
             last = await label_maps.version(tx, *scope, label_maps.parent_of(latest))
             if last.parent is None:
                 raise InvalidInput("the labels are as they were found: there is nothing to undo")
             before = await label_maps.version(tx, *scope, last.parent)
-            state = await label_maps.state_of(tx, before)
-            change = Change(MapAction.UNDO, made_by, _checked_reason(reason))
-            added = await label_maps.add(tx, *scope, state, change, parent=before.version)
             if last.reassigned and not before.reassigned:
                 await label_maps.drop_second_look(tx, *scope)
-            if not in_review:
-                await label_maps.apply(tx, *scope, state)
-        return await self._version(added.version)
+            return await label_maps.state_of(tx, before), before.version
+
+        return await self._add_version(Change(MapAction.UNDO, made_by, reason), version, before_last)
 
     async def reject(
         self,
@@ -221,7 +217,23 @@ class LabelMaps:
     async def _change_map(
         self, change: Change, version: int | None, edit: Callable[[LabelMap, int], LabelMap]
     ) -> LabelMapVersion:
-        """Add a version with a change, and apply it to the sessions, unless the run waits for a review."""
+
+        async def edited(tx: AsyncSession, latest: AutoLabelMap) -> tuple[LabelMap, int]:
+            state = edit(await label_maps.state_of(tx, latest), latest.version + 1)
+            return state, label_maps.parent_of(latest)
+
+        return await self._add_version(change, version, edited)
+
+    async def _add_version(
+        self,
+        change: Change,
+        version: int | None,
+        make: Callable[[AsyncSession, AutoLabelMap], Awaitable[tuple[LabelMap, int]]],
+    ) -> LabelMapVersion:
+        """Add a version, and apply it to the sessions, unless the run waits for a review.
+
+        `make`: the labels of the new version and the number of its parent, from the latest version.
+        """
         scope = (self._workspace_id, self._job_key)
         change = change._replace(reason=_checked_reason(change.reason))
         in_review = await self.is_in_review()
@@ -229,8 +241,8 @@ class LabelMaps:
             _check_review(await label_maps.lock(tx, *scope), in_review=in_review)
             latest = await label_maps.begin(tx, *scope)
             label_maps.check_version(latest, version)
-            state = edit(await label_maps.state_of(tx, latest), latest.version + 1)
-            added = await label_maps.add(tx, *scope, state, change, parent=label_maps.parent_of(latest))
+            state, parent = await make(tx, latest)
+            added = await label_maps.add(tx, *scope, state, change, parent=parent)
             if not in_review:
                 await label_maps.apply(tx, *scope, state)
         return await self._version(added.version)

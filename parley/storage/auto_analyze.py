@@ -57,14 +57,22 @@ from parley.storage.driver import Query, defer, fetch, fetch_together
 from parley.storage.rows import table
 from parley.storage.tables import AutoBatch, AutoLabel, AutoMerge, AutoRun, AutoSession, PaidRequest, StoredChat
 
-RUN_OF_SESSION = and_(
-    col(AutoRun.workspace_id) == AutoSession.workspace_id, col(AutoRun.job_key) == AutoSession.job_key
-)
-CHAT_OF_SESSION = and_(
-    col(StoredChat.workspace_id) == AutoSession.workspace_id,
-    col(StoredChat.dataset_id) == AutoRun.dataset_id,
-    col(StoredChat.position) == AutoSession.position,
-)
+
+def run_of(session: type[AutoSession]) -> ColumnElement[bool]:
+    """Joins a session of a run with the run."""
+    return and_(col(AutoRun.workspace_id) == session.workspace_id, col(AutoRun.job_key) == session.job_key)
+
+
+def chat_of(session: type[AutoSession], chat: type[StoredChat]) -> ColumnElement[bool]:
+    """Joins a session of a run, and the run, with the chat."""
+    return and_(
+        col(chat.workspace_id) == session.workspace_id,
+        col(chat.dataset_id) == AutoRun.dataset_id,
+        col(chat.position) == session.position,
+    )
+
+
+RUN_OF_SESSION, CHAT_OF_SESSION = run_of(AutoSession), chat_of(AutoSession, StoredChat)
 
 
 # What marks a session, beside its labels.

@@ -48,14 +48,7 @@ async def labelled_positions(tx: AsyncSession, workspace_id: str, dataset_id: st
         select(col(StoredChat.position))
         .select_from(AutoSession)
         .join(AutoRun, runs.RUN_OF_SESSION)
-        .join(
-            old,
-            and_(
-                col(old.workspace_id) == AutoSession.workspace_id,
-                col(old.dataset_id) == AutoRun.dataset_id,
-                col(old.position) == AutoSession.position,
-            ),
-        )
+        .join(old, runs.chat_of(AutoSession, old))
         .join(
             StoredChat,
             and_(
@@ -64,13 +57,7 @@ async def labelled_positions(tx: AsyncSession, workspace_id: str, dataset_id: st
                 col(StoredChat.transcript_hash) == old.transcript_hash,
             ),
         )
-        .where(
-            col(AutoSession.workspace_id) == workspace_id,
-            col(AutoSession.job_key).in_(job_keys),
-            col(AutoSession.intent).is_not(None),
-            ~col(AutoSession.fallback),
-            col(StoredChat.dataset_id) == dataset_id,
-        )
+        .where(*_labelled_in(workspace_id, job_keys), col(StoredChat.dataset_id) == dataset_id)
     )
     return set((await tx.execute(query)).scalars())
 
@@ -84,12 +71,7 @@ async def labelled_contents(
         .select_from(AutoSession)
         .join(AutoRun, runs.RUN_OF_SESSION)
         .join(StoredChat, runs.CHAT_OF_SESSION)
-        .where(
-            col(AutoSession.workspace_id) == workspace_id,
-            col(AutoSession.job_key).in_(job_keys),
-            col(AutoSession.intent).is_not(None),
-            ~col(AutoSession.fallback),
-        )
+        .where(*_labelled_in(workspace_id, job_keys))
     )
     return {(row[0], row[1]) for row in (await tx.execute(query)).all()}
 
@@ -144,15 +126,8 @@ async def session_with(
         select(StoredChat)
         .select_from(one)
         .join(other, col(one.position) == other.position)
-        .join(AutoRun, and_(col(AutoRun.workspace_id) == one.workspace_id, col(AutoRun.job_key) == one.job_key))
-        .join(
-            StoredChat,
-            and_(
-                col(StoredChat.workspace_id) == one.workspace_id,
-                col(StoredChat.dataset_id) == AutoRun.dataset_id,
-                col(StoredChat.position) == one.position,
-            ),
-        )
+        .join(AutoRun, runs.run_of(one))
+        .join(StoredChat, runs.chat_of(one, StoredChat))
         .where(
             *_labelled(one, workspace_id, first),
             *_labelled(other, workspace_id, second),
@@ -198,6 +173,16 @@ def _given(row: AutoLabel) -> GivenLabel:
 
 def _final(table: type[AutoSession], kind: LabelKind) -> ColumnElement[str]:
     return func.coalesce(getattr(table, f"canonical_{kind.value}"), getattr(table, kind.value))
+
+
+def _labelled_in(workspace_id: str, job_keys: Sequence[str]) -> tuple[ColumnElement[bool], ...]:
+    """The sessions of runs that a reply or a rule labelled."""
+    return (
+        col(AutoSession.workspace_id) == workspace_id,
+        col(AutoSession.job_key).in_(job_keys),
+        col(AutoSession.intent).is_not(None),
+        ~col(AutoSession.fallback),
+    )
 
 
 def _labelled(table: type[AutoSession], workspace_id: str, job_key: str) -> tuple[ColumnElement[bool], ...]:

@@ -45,7 +45,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from parley.domain.auto_analyze.probing import probe_count
     from parley.domain.auto_analyze.sampling import SATURATED
-    from parley.domain.errors import BudgetExhausted, InvalidInput, ParleyError
+    from parley.domain.errors import InvalidInput, ParleyError
     from parley.failures import reason_of
     from workflows.auto_analyze.batches import BatchLabeller
     from workflows.auto_analyze.conflicts import ConflictResolver
@@ -55,7 +55,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.auto_analyze.review import Review
     from workflows.auto_analyze.run_state import RunState, history_is_long
     from workflows.auto_analyze.submissions import BatchProcessing
-    from workflows.fallback import raise_if_cancelled
+    from workflows.fallback import is_over_budget, raise_if_cancelled
     from workflows.policies import BULK_STEP, LOCAL_STEP
     from workflows.turns import refused
 
@@ -408,8 +408,3 @@ class AutoAnalyze:
     async def _continue_as_new(self) -> NoReturn:
         await workflow.wait_condition(workflow.all_handlers_finished)
         workflow.continue_as_new(self._job.input.model_copy(update={"snapshot": self._state.snapshot()}))
-
-
-def is_over_budget(result: object) -> bool:
-    """Whether the budget did not allow a request, perhaps because of what concurrent ones had reserved."""
-    return isinstance(result, ApplicationError) and result.type == BudgetExhausted.__name__

@@ -11,11 +11,10 @@ with workflow.unsafe.imports_passed_through():
     from activities.auto_analyze.labelling import LabellingActivities
     from activities.auto_analyze.runs import RunActivities
     from parley.domain.auto_analyze.contract import ClassifyOutcome, ClassifyStep, Job, Phase, PlanProbes
-    from parley.domain.errors import BudgetExhausted
     from parley.domain.routing import Candidate
     from workflows.auto_analyze.batches import on_a_provider, refusal_of
     from workflows.auto_analyze.run_state import RunState
-    from workflows.fallback import NoProviderServed, raise_if_cancelled
+    from workflows.fallback import NoProviderServed, is_over_budget, raise_if_cancelled
     from workflows.policies import BULK_STEP
 
 
@@ -53,7 +52,7 @@ class Prober:
             try:
                 self._state.add_usage(await self._outcome(*self._left.popleft()))
             except ApplicationError as error:
-                if error.type != BudgetExhausted.__name__:
+                if not is_over_budget(error):
                     raise
                 self._is_over_budget = True
             raise_if_cancelled()

@@ -17,11 +17,10 @@ with workflow.unsafe.imports_passed_through():
         ReassignOutcome,
         ReassignStep,
     )
-    from parley.domain.errors import BudgetExhausted
     from parley.domain.routing import Candidate
     from workflows.auto_analyze.batches import on_a_provider, refusal_of
     from workflows.auto_analyze.run_state import RunState, history_is_long
-    from workflows.fallback import NoProviderServed, raise_if_cancelled
+    from workflows.fallback import NoProviderServed, is_over_budget, raise_if_cancelled
     from workflows.policies import BULK_STEP
 
 
@@ -103,7 +102,7 @@ class Reassigner:
         try:
             self._state.add_reassignment(await self._outcome(batch))
         except ApplicationError as error:
-            if error.type != BudgetExhausted.__name__:
+            if not is_over_budget(error):
                 raise
             return False
         raise_if_cancelled()

@@ -24,10 +24,10 @@ with workflow.unsafe.imports_passed_through():
         StreamWaiting,
         TakeBatches,
     )
-    from parley.domain.errors import BudgetExhausted, InvalidInput, ParleyError
+    from parley.domain.errors import InvalidInput, ParleyError
     from workflows.auto_analyze.batches import BatchLabeller
     from workflows.auto_analyze.run_state import history_is_long, refused_in_a_row
-    from workflows.fallback import raise_if_cancelled
+    from workflows.fallback import is_over_budget, raise_if_cancelled
     from workflows.policies import LOCAL_STEP
 
 WAITING_CHARACTERS = 200
@@ -93,7 +93,7 @@ class AutoAnalyzeStream:
         except AskedToEnd:
             return StreamEnd.DONE
         except ApplicationError as error:
-            if error.type != BudgetExhausted.__name__:
+            if not is_over_budget(error):
                 raise
             # Where concurrent requests have reserved the rest of the budget, the run labels the batch after them.
             self._counted = self._counted.plus(self._labeller.report)

@@ -22,11 +22,10 @@ with workflow.unsafe.imports_passed_through():
         Submit,
         Submitted,
     )
-    from parley.domain.errors import BudgetExhausted
     from parley.domain.queues import provider_queue
     from workflows.auto_analyze.parallel import show_progress
     from workflows.auto_analyze.run_state import RunState, history_is_long
-    from workflows.fallback import DurableEngine, NoProviderServed, first_success, raise_if_cancelled
+    from workflows.fallback import DurableEngine, NoProviderServed, first_success, is_over_budget, raise_if_cancelled
     from workflows.policies import SUBMISSION_POLL, SUBMISSION_STEP
 
 # A provider works on so many at once. More would only reserve more of the budget.
@@ -91,7 +90,7 @@ class BatchProcessing:
                 await self._submit()
             except ApplicationError as error:
                 # What the open ones reserve, and do not need, is free when they are settled.
-                if error.type != BudgetExhausted.__name__:
+                if not is_over_budget(error):
                     raise
                 self._submitting = None
                 if not self._state.submissions.open:

@@ -71,15 +71,25 @@ def adjusted_rand_index(cells: Cells) -> float | None:
     Args:
         cells: the sessions that have a pair of labels.
     """
-    first, second = _totals(cells)
-    pairs = comb(sum(cells.values()), 2)
     if not cells:
         return None
-    together = sum(comb(count, 2) for count in cells.values())
-    in_first, in_second = (sum(comb(count, 2) for count in one.values()) for one in (first, second))
+    first, second = _totals(cells)
+    together, in_first, in_second = (sum(comb(count, 2) for count in one.values()) for one in (cells, first, second))
+    return round(corrected_for_chance(together, in_first, in_second, sum(cells.values())), 4)
+
+
+def corrected_for_chance(together: int, in_first: int, in_second: int, items: int) -> float:
+    """The adjusted Rand index from numbers of pairs: 1 for the same groups, 0 for what chance gives.
+
+    Args:
+        together: the pairs of items that both labellings put into one group.
+        in_first, in_second: those that one of them does.
+        items: all items.
+    """
+    pairs = comb(items, 2)
     expected = in_first * in_second / pairs if pairs else 0.0
     most = (in_first + in_second) / 2
-    return 1.0 if most == expected else round((together - expected) / (most - expected), 4)
+    return 1.0 if most == expected else (together - expected) / (most - expected)
 
 
 def matched(cells: Cells) -> dict[str, str]:
