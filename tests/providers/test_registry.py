@@ -107,6 +107,30 @@ def test_a_process_imports_only_the_sdk_that_it_uses():
     assert json.loads(done.stdout) == ["openai"]
 
 
+def test_an_sdk_is_not_imported_on_the_event_loop():
+    """Its import takes seconds: heartbeats and leases would not be renewed meanwhile."""
+    script = (
+        "import asyncio, sys, threading\n"
+        "from parley.domain.requests import Provider\n"
+        "from parley.providers.registry import Providers\n"
+        "from parley.settings import Settings\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'openai':\n"
+        "            print(threading.current_thread() is threading.main_thread())\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        "async def main():\n"
+        f"    providers = Providers(Settings(openai_api_key={KEY!r}))\n"
+        "    await providers.load(Provider.OPENAI)\n"
+        "    providers.adapter(Provider.OPENAI)\n"
+        "asyncio.run(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == ["False"]
+
+
 async def test_simulated_settings_reach_the_simulator_as_every_provider():
     async with providers(simulated(URL.rstrip("/"))) as opened:
         assert all(opened.access(provider) for provider in ALL)
