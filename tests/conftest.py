@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import psycopg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy.engine import make_url
 from temporalio.client import Client as TemporalClient
 from temporalio.contrib.pydantic import pydantic_data_converter
 
@@ -18,15 +18,16 @@ from parley.storage.database import Database
 from parley.visibility import DEFINITIONS
 from starter.embedded import Addresses
 from starter.embedded.stack import EmbeddedStack
+from tests.databases import Databases
 from tests.parts import (
     SAMPLES,
+    TEMPLATE_DATABASE,
     SimulatorAdmin,
     allow_many_open_files,
     make_template,
     quick_settings,
     reachable_directory,
     refuse_the_network,
-    run_sql,
     running_simulator,
     running_workers,
     skip_ca_certificates,
@@ -90,13 +91,18 @@ async def template(stack: Addresses) -> str:
     return stack.database_url
 
 
+@pytest.fixture(scope="session")
+async def databases(template: str) -> AsyncIterator[Databases]:
+    async with await psycopg.AsyncConnection.connect(template, autocommit=True) as server:
+        yield Databases(server, template, TEMPLATE_DATABASE)
+
+
 @pytest.fixture
-async def database_url(template: str) -> AsyncIterator[str]:
+async def database_url(databases: Databases) -> AsyncIterator[str]:
     """An empty, migrated database for one test."""
-    name = f"test_{uuid4().hex}"
-    await run_sql(template, f"CREATE DATABASE {name} TEMPLATE parley_template")
-    yield make_url(template).set(database=name).render_as_string(hide_password=False)
-    await run_sql(template, f"DROP DATABASE {name} WITH (FORCE)")
+    name = await databases.take()
+    yield databases.url(name)
+    await databases.give_back(name)
 
 
 @pytest.fixture

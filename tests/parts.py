@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, LiteralString, TypeVar
+from typing import Any, Final, LiteralString, TypeVar
 from uuid import uuid4
 
 import psycopg
@@ -43,6 +43,8 @@ MEMORY = Path("/dev/shm")
 MEMORY_BYTES = 2 * 1024**3
 # How long a test waits for a condition before it fails; generous, because the machine may be busy.
 TEST_TIMEOUT_SECONDS = 60
+# The migrated database of a server, of which tests get copies.
+TEMPLATE_DATABASE: Final = "parley_template"
 
 
 def source_files(*suffixes: str) -> list[Path]:
@@ -111,8 +113,8 @@ async def run_sql(url: str, statement: LiteralString, *parameters: Any) -> list[
 
 async def make_template(server_url: str) -> None:
     """Make the migrated template on the server at `server_url`: each test gets a copy of it."""
-    await run_sql(server_url, "CREATE DATABASE parley_template")
-    url = make_url(server_url).set(database="parley_template")
+    await run_sql(server_url, f"CREATE DATABASE {TEMPLATE_DATABASE}")
+    url = make_url(server_url).set(database=TEMPLATE_DATABASE)
     await migrate(SecretStr(url.render_as_string(hide_password=False)))
 
 

@@ -8,14 +8,13 @@ from uuid import uuid4
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
 
 from parley.client.importing import Imported, import_chats
 from parley.domain.auto_analyze.sampling import SessionFacts
 from parley.domain.errors import InvalidInput
 from parley.storage.database import Database
 from parley.storage.datasets import session_facts
-from tests.parts import run_sql
+from tests.databases import Databases
 
 
 def as_bytes(content: str | bytes) -> bytes:
@@ -67,14 +66,13 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-async def database(template: str) -> AsyncIterator[Database]:
+async def database(databases: Databases) -> AsyncIterator[Database]:
     """One database for this module: each test uses a new workspace."""
-    name = f"test_{uuid4().hex}"
-    await run_sql(template, f"CREATE DATABASE {name} TEMPLATE parley_template")
-    opened = Database(SecretStr(make_url(template).set(database=name).render_as_string(hide_password=False)))
+    name = await databases.take()
+    opened = Database(SecretStr(databases.url(name)))
     yield opened
     await opened.close()
-    await run_sql(template, f"DROP DATABASE {name} WITH (FORCE)")
+    await databases.give_back(name)
 
 
 @pytest.fixture
