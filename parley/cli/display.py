@@ -123,16 +123,12 @@ def _voice(analysis: Analysis) -> RenderableType:
         table.add_row(name, "-" if score is None else str(score), escape(measure))
     fillers = counted.filler_words
     common = ", ".join(f"{word} {count}" for word, count in list(fillers.by_word.items())[:4])
-    said = f"{fillers.per_minute} a minute: {common}" if common else "none"
-    said = counted.not_measured.get("filler_words", said)
-    table.add_row(
-        "filler words",
-        str(fillers.count),
-        escape(said),
-    )
+    said = f"{fillers.count}, {fillers.per_minute} a minute: {common}" if common else "none"
+    table.add_row("filler words", "-", escape(counted.not_measured.get("filler_words", said)))
     asked = "questions not counted" if counted.questions is None else f"{counted.questions} questions asked"
-    share = "-" if counted.talk_time_ratio is None else f"{counted.talk_time_ratio:.0%}"
-    table.add_row("talk time", share, f"{asked}, the longest monologue {counted.longest_monologue_seconds:.0f} s")
+    share = "not measured" if counted.talk_time_ratio is None else f"{counted.talk_time_ratio:.0%}"
+    longest = f"the longest monologue {counted.longest_monologue_seconds:.0f} s"
+    table.add_row("talk time", "-", f"{share}, {asked}, {longest}")
     turns = _turns(counted, counted.interruptions) if counted.interruptions else ""
     table.add_row("turns", "-", turns or f"not measured: {counted.not_measured.get('interruptions', '-')}")
     return table
