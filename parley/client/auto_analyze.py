@@ -97,6 +97,8 @@ class AutoAnalyzeOptions(TypedDict, total=False):
     """Wait for a person to approve the merges before they are applied. Default: False."""
     review_limit_seconds: int
     """How long a review may take, in seconds; then the merges are applied as they are. Default: one day."""
+    instructions: str
+    """What is added to the prompts, for example how narrow labels are to be; up to 1,000 characters. Default: none."""
     processing: Processing
     """`batch` asks for labels through the provider's batch API: half price, within a day. Default: `realtime`."""
     debug: bool

@@ -516,25 +516,29 @@ class Client:
         *,
         provider: Provider | None = None,
         model: str | None = None,
+        instructions: str | None = None,
         budget_usd: Decimal | None = None,
         run_name: str = "",
     ) -> AutoAnalyzeHandle:
-        """Label the sessions of a completed run again with another model: same options, seed, sample and batches.
+        """Label the sessions of a completed run again with another model or prompt: same options, sample and batches.
 
         It is a job of its own, with its own ledger. `compare_runs` says what differs when it has ended.
 
         Args:
             job_id: the id or key of the completed run.
             provider: call this provider only. Default: the first one that has a price for `model`.
-            model: call this model only. Default: the model that the settings have for `provider`.
+            model: call this model only. Default: the model that the settings have for `provider`; without one, as the
+                first run.
+            instructions: what is added to the prompts; empty for nothing. Default: as the first run.
             budget_usd: the most that it may cost, in USD. Default: as the first run.
-            run_name: separates two forks with one model. Default: made from the run and the model.
+            run_name: separates two forks with one model and the same instructions. Default: made from the run and
+                these.
 
         Returns:
             The job's handle, at once.
 
         Raises:
-            InvalidInput: neither a model nor a provider is named, or the run has not completed.
+            InvalidInput: no model, provider or instructions are named, or the run has not completed.
             NotFound: the workspace has no such run.
             UnpricedModel: no price is known for `model`.
             Unreachable: Temporal or PostgreSQL does not answer.
@@ -545,6 +549,7 @@ class Client:
             job_id,
             provider=provider,
             model=model,
+            instructions=instructions,
             budget_usd=budget_usd,
             run_name=run_name,
         )

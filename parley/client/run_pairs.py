@@ -1,9 +1,11 @@
-"""Two labelling runs: the drift of labels between them, a run again with another model, and what differs then."""
+"""Two labelling runs: the drift of their labels, a run repeated with another model or prompt, and what differs."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from decimal import Decimal
+from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -42,6 +44,7 @@ async def fork(
     *,
     provider: Provider | None,
     model: str | None,
+    instructions: str | None,
     budget_usd: Decimal | None,
     run_name: str,
 ) -> AutoAnalyzeHandle:
@@ -51,9 +54,13 @@ async def fork(
     if row.status != "completed":
         raise InvalidInput(f"is {row.status}: only a completed run can be repeated", where=job_id)
     provider = provider or provider_of(model, backend.settings)
-    if provider is None:
-        raise InvalidInput("is missing: name the model or the provider that labels the sessions again", where="model")
-    changed = {"provider": provider, "model": model, "fork_of": row.job_key, "snapshot": None}
+    if provider is None and instructions is None:
+        raise InvalidInput("is missing: name another model, another provider or other instructions", where="model")
+    changed: dict[str, Any] = {"fork_of": row.job_key, "snapshot": None}
+    if provider is not None:
+        changed |= {"provider": provider, "model": model}
+    if instructions is not None:
+        changed["instructions"] = instructions
     if budget_usd is not None:
         changed["budget_usd"] = budget_usd
     try:
@@ -61,8 +68,15 @@ async def fork(
     except ValidationError as error:
         raise first_problem(error, where="fork") from None
     check_model(job.provider, job.model, backend.settings)
-    named = NOT_IN_A_NAME.sub("-", job.model or provider.value)
-    return await start_run(backend, job, run_name or f"fork-{row.job_key[:KEY_CHARACTERS]}-{named}")
+    return await start_run(backend, job, run_name or _fork_name(job, row.job_key, instructions))
+
+
+def _fork_name(job: AutoAnalyzeInput, original: str, instructions: str | None) -> str:
+    """A name that two forks of a run share only if they have the same model and instructions."""
+    model = job.model or (job.provider.value if job.provider else "")
+    digest = hashlib.sha256(instructions.encode()).hexdigest()[:KEY_CHARACTERS] if instructions is not None else ""
+    parts = ("fork", original[:KEY_CHARACTERS], NOT_IN_A_NAME.sub("-", model), digest)
+    return "-".join(filter(None, parts))
 
 
 async def compare_runs(backend: Backend, workspace_id: str, first: str, second: str, examples: int) -> RunComparison:
@@ -88,6 +102,7 @@ async def _side(tx: AsyncSession, row: AutoRun) -> RunSide:
         cost_usd=spent.confirmed_usd + spent.uncertain_usd,
         tokens=sum(line.tokens_total for line in spent.lines),
         intents=len(intents),
+        instructions=row.settings.get("instructions", ""),
     )
 
 

@@ -437,7 +437,12 @@ async def label(client: Client, path: Path) -> None:
     kinds: tuple[KindDrift, ...] = drift.kinds
     changes: list[LabelChange] = [change for kind in kinds for change in kind.of(LabelTrend.NEW, LabelTrend.GREW)]
     again_with: AutoAnalyzeHandle = await client.fork_auto_analyze(
-        handle.id, provider=Provider.OPENAI, model="gpt-4o", budget_usd=Decimal(2), run_name="larger"
+        handle.id,
+        provider=Provider.OPENAI,
+        model="gpt-4o",
+        instructions="Two words.",
+        budget_usd=Decimal(2),
+        run_name="larger",
     )
     compared: RunComparison = await client.compare_runs(handle.job_key, again_with.job_key, examples=3)
     side: RunSide = compared.second
