@@ -46,6 +46,7 @@ from parley.client.optimizing import Optimized, optimize
 from parley.client.phone import Phone
 from parley.client.reading import check_conversation_id, check_workspace_id
 from parley.client.reports import Reports
+from parley.client.run_comparison import EXAMPLES
 from parley.client.run_pairs import compare_runs, fork, label_drift
 from parley.client.session_analysis import AnalysisHandle, HearingOptions, start_analysis
 from parley.client.streaming import GenerateStream, OnDisconnect
@@ -554,7 +555,7 @@ class Client:
             run_name=run_name,
         )
 
-    async def compare_runs(self, first: str, second: str, *, examples: int = 5) -> RunComparison:
+    async def compare_runs(self, first: str, second: str, *, examples: int = EXAMPLES) -> RunComparison:
         """Compare two labelling runs on one dataset: cost, how alike their intents are, and what differs.
 
         Args:

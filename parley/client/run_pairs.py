@@ -8,22 +8,18 @@ from decimal import Decimal
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from parley.client.auto_analyze import AutoAnalyzeHandle, drift_of, start_run
 from parley.client.backend import Backend
 from parley.client.jobs import check_model, provider_of
 from parley.client.reading import first_problem
-from parley.domain.auto_analyze.comparison import DifferingSession, RunComparison, RunSide, compared
-from parley.domain.auto_analyze.contract import AutoAnalyzeInput, LabelKind
+from parley.client.run_comparison import comparison_of
+from parley.domain.auto_analyze.comparison import RunComparison
+from parley.domain.auto_analyze.contract import AutoAnalyzeInput
 from parley.domain.auto_analyze.drift import LabelDrift
-from parley.domain.auto_analyze.evidence import opening
-from parley.domain.chat import ChatSession
 from parley.domain.errors import InvalidInput
 from parley.domain.requests import Provider
 from parley.storage import auto_analyze as runs
-from parley.storage import earlier_runs, usage
-from parley.storage.tables import AutoRun
 
 NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 KEY_CHARACTERS = 8
@@ -85,34 +81,4 @@ async def compare_runs(backend: Backend, workspace_id: str, first: str, second: 
         rows = await runs.find(tx, workspace_id, first), await runs.find(tx, workspace_id, second)
         if rows[0].dataset_id != rows[1].dataset_id:
             raise InvalidInput(f"has other sessions than {first}: only runs on one dataset compare", where=second)
-        keys = rows[0].job_key, rows[1].job_key
-        cells = await earlier_runs.pairs_of_labels(tx, workspace_id, *keys)
-        found = compared(cells, await _side(tx, rows[0]), await _side(tx, rows[1]))
-        shown = [await _example(tx, workspace_id, keys, (pair.first, pair.second)) for pair in found.moved[:examples]]
-    return found.model_copy(update={"examples": tuple(one for one in shown if one)})
-
-
-async def _side(tx: AsyncSession, row: AutoRun) -> RunSide:
-    spent = await usage.costs(tx, row.workspace_id, job_key=row.job_key)
-    intents = await earlier_runs.sessions_of_labels(tx, row.workspace_id, row.job_key, LabelKind.INTENT)
-    return RunSide(
-        id=row.workflow_id,
-        job_key=row.job_key,
-        models=tuple(sorted({line.model for line in spent.lines})),
-        cost_usd=spent.confirmed_usd + spent.uncertain_usd,
-        tokens=sum(line.tokens_total for line in spent.lines),
-        intents=len(intents),
-        instructions=row.settings.get("instructions", ""),
-    )
-
-
-async def _example(
-    tx: AsyncSession, workspace_id: str, keys: tuple[str, str], labels: tuple[str, str]
-) -> DifferingSession | None:
-    chat = await earlier_runs.session_with(tx, workspace_id, *keys, labels)
-    if chat is None:
-        return None
-    session = ChatSession.model_validate(chat.payload)
-    return DifferingSession(
-        session_id=session.session_id, first=labels[0], second=labels[1], said=opening(session.messages)
-    )
+        return await comparison_of(tx, *rows, examples=examples)

@@ -432,6 +432,8 @@ async def label(client: Client, path: Path) -> None:
     phases: tuple[PhaseCost, ...] = run.phases
     consistency: Consistency = run.consistency
     earlier: EarlierRun | None = run.since
+    against: RunComparison | None = run.compared
+    print(against.same_label if against else "not a fork")
     print(len(flows), len(new), len(phases), consistency.agreement, earlier)
     drift: LabelDrift = await client.label_drift(handle.id, handle.job_key)
     kinds: tuple[KindDrift, ...] = drift.kinds

@@ -147,6 +147,8 @@ class TestForks:
         assert found.same_name is not None
         assert 0 < found.same_name <= found.same_label <= 1
         assert len(found.examples) == min(len(found.moved), 5)
+        assert (await second.overview()).compared == found
+        assert (await first.overview()).compared is None
         with pytest.raises(InvalidInput, match="name another model, another provider or other instructions"):
             await client.fork_auto_analyze(first.job_key)
         assert await client.audit() == []
