@@ -81,7 +81,7 @@ def shown(found: RunComparison) -> RenderableType:
     table.add_row("models", escape(", ".join(one.models)), escape(", ".join(other.models)))
     if one.instructions or other.instructions:
         table.add_row("instructions", escape(one.instructions) or "-", escape(other.instructions) or "-")
-    table.add_row("cost", f"${one.cost_usd}", f"${other.cost_usd} ({found.cost_difference_usd:+})")
+    table.add_row("cost", f"${display.usd(one.cost_usd)}", f"${display.usd(other.cost_usd)} ({_signed(found)})")
     table.add_row("tokens", f"{one.tokens:,}", f"{other.tokens:,}")
     table.add_row("intents", f"{one.intents:,}", f"{other.intents:,}")
     table.add_row("only there", _labels(found.only_first), _labels(found.only_second))
@@ -91,6 +91,11 @@ def shown(found: RunComparison) -> RenderableType:
         f"adjusted Rand index {'-' if found.ari is None else f'{found.ari:.3f}'}"
     )
     return Group(table, alike, *_examples(found))
+
+
+def _signed(found: RunComparison) -> str:
+    difference = display.usd(found.cost_difference_usd)
+    return difference if difference.startswith("-") else f"+{difference}"
 
 
 def _examples(found: RunComparison) -> list[RenderableType]:

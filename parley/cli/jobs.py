@@ -286,7 +286,7 @@ def auto_analyze(
             return
         dataset = await import_file(client, file, **how)
         if found := await client.estimate_auto_analyze(dataset, user_id=user, **options):
-            err.say(f"about ${found.estimated_usd} with {found.model} (estimated; {limit})")
+            err.say(f"about ${display.usd(found.estimated_usd)} with {found.model} (estimated; {limit})")
             for warning in found.warnings:
                 err.say(warning)
         job = await client.auto_analyze(dataset.dataset_id, user_id=user, run_name=run_name, **options)
