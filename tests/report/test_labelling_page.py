@@ -12,7 +12,7 @@ from playwright.async_api import Browser, expect
 
 from parley.domain.auto_analyze.comparison import DifferingSession, RunComparison, RunSide, compared
 from parley.domain.auto_analyze.consistency import Consistency
-from parley.domain.auto_analyze.contract import LabelCount, LabelKind
+from parley.domain.auto_analyze.contract import LabelCount, LabelKind, Statistics
 from parley.domain.auto_analyze.drift import drift
 from parley.domain.auto_analyze.overview import EarlierRun, Flow, NewLabels, QuotedSession, RunOverview
 from parley.domain.chat import Containment
@@ -119,6 +119,13 @@ async def test_a_fork_is_compared_with_the_run_that_it_repeats():
     assert "refund (6)" in page
     assert '<td class="number">2</td><td class="wrap">I &lt;cannot&gt; log in' in page
     assert "Against the run" not in await page_of(overview_of(sessions), sessions)
+
+
+async def test_what_the_second_look_changed_is_shown():
+    sessions = sessions_of(10)
+    page = await page_of(overview_of(sessions, statistics=Statistics(looked_at=1200, reassigned=34)), sessions)
+    assert "<dd>34 of 1,200 whose intent was in doubt</dd>" in page
+    assert "second look gave" not in await page_of(overview_of(sessions), sessions)
 
 
 async def test_a_run_without_labels_has_a_page():
