@@ -42,6 +42,7 @@ MAX_REFUSED_IN_A_ROW = 20
 # The last warnings are stored, each cut to a length, so that they do not swell the history.
 MAX_WARNINGS, WARNING_CHARACTERS = 3, 140
 WAITING_SHOWN = 3
+FOUND_AGAIN = "some may be found again by other names"
 NO_PLAN = Plan(candidates=(), discovery=0, sessions=0)
 
 
@@ -412,11 +413,11 @@ class RunState:
         self.add_warning(f"a stream failed: {problem}" + ("; going on in sequence" if self.degraded else ""))
 
     def add_left_out(self, count: int) -> None:
-        """Count known labels that a request has no room for. The first time is a warning."""
+        """Count known labels that a request has no room for. The first time is a warning; the number grows."""
         if count > self.labels_left_out:
             is_first, self.labels_left_out = self.labels_left_out == 0, count
             if is_first:
-                self.add_warning(self._left_out)
+                self.add_warning(f"a request has no room for all known labels: {FOUND_AGAIN}")
 
     def add_warning(self, warning: str) -> None:
         self.last_warnings = (*self.last_warnings, warning[:WARNING_CHARACTERS])[-MAX_WARNINGS:]
@@ -515,12 +516,9 @@ class RunState:
         slow = self.plan.warnings if self.phase is Phase.PARALLEL else ()
         if self.planned is not None and not self.is_planned and self.phase is Phase.PARALLEL:
             slow = (f"the streams end their batches, and {self.parallel_streams} go on", *slow)
-        left_out = (self._left_out,) if self.labels_left_out and self.phase in (Phase.DISCOVERY, Phase.PARALLEL) else ()
-        return "; ".join((*slow, *left_out))
-
-    @property
-    def _left_out(self) -> str:
-        return f"a request has no room for {self.labels_left_out} known labels: some may be found again by other names"
+        if self.labels_left_out and self.phase in (Phase.DISCOVERY, Phase.PARALLEL):
+            slow = (*slow, f"a request has no room for {self.labels_left_out} known labels: {FOUND_AGAIN}")
+        return "; ".join(slow)
 
     def _update(self) -> None:
         """Compute the pace again, and show the progress."""
