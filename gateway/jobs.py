@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from decimal import Decimal
 from typing import Annotated, Any, get_type_hints
 from urllib.parse import quote
 
@@ -31,6 +32,7 @@ from parley.client.reading import (
     session_or_transcript,
 )
 from parley.client.session_analysis import AnalysisHandle, AnalysisReport
+from parley.domain.auto_analyze.comparison import RunComparison
 from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
 from parley.domain.auto_analyze.contract import AutoAnalyzeProgress, ResumeRun, RunControls, SetStreams
 from parley.domain.coaching.rubric import DEFAULT_RUBRIC
@@ -54,7 +56,9 @@ from parley.visibility import JOB
 PREFIX = "/api/jobs"
 UPLOADS = frozenset((f"{PREFIX}/session-analysis", f"{PREFIX}/auto-analyze"))
 # The last part of a job's path, so that no id may end with one of them.
-PARTS = ("progress", "result", "events", "cancel", "labels", "pause", "resume", "finish", "streams")
+PARTS = (
+    "progress", "result", "events", "cancel", "labels", "pause", "resume", "finish", "streams", "fork", "comparison"
+)  # fmt: skip
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
 MOST_ID_CHARACTERS = 1000
 RETRY_SECONDS = 1.0
@@ -143,6 +147,16 @@ AutoAnalyzeBody: Any = create_model(
     **_options(ReadingOptions),
     **_options(AutoAnalyzeOptions),
 )
+
+
+class ForkBody(Model):
+    """How a labelling run is repeated: on another model, or with other instructions. The rest is as in that run."""
+
+    provider: Provider | None = None
+    model: str | None = None
+    instructions: str | None = None
+    budget_usd: Decimal | None = None
+    run_name: str = ""
 
 
 # What is not an option of the run itself.
@@ -323,6 +337,25 @@ async def streams(caller: CurrentCaller, job_id: JobId, body: SetStreams) -> Run
     return await (await labelling_run(caller, job_id)).set_streams(body.streams)
 
 
+@router.post("/{job_id:path}/fork", status_code=202, openapi_extra=requires(Scope.JOBS))
+async def fork(caller: CurrentCaller, job_id: JobId, body: ForkBody, response: Response) -> StartedJob:
+    """Label the sessions of a completed labelling run again, with another model or other instructions."""
+    run = await labelling_run(caller, job_id)
+    handle = await caller.client.fork_auto_analyze(run.job_key, **_named(body.model_dump()))
+    return _started(response, handle.id, AUTO_ANALYZE)
+
+
+@router.get("/{job_id:path}/comparison", openapi_extra=requires(Scope.READ))
+async def comparison(
+    caller: CurrentCaller,
+    job_id: JobId,
+    other: Annotated[str, Query(alias="with", description="The id or key of another run on the same dataset.")],
+) -> RunComparison:
+    """What differs between two labelling runs on one dataset: cost, labels, agreement."""
+    run = await labelling_run(caller, job_id)
+    return await caller.client.compare_runs(run.job_key, checked_id(caller, other))
+
+
 @router.get("/{job_id:path}", openapi_extra=requires(Scope.READ))
 async def job(caller: CurrentCaller, job_id: JobId) -> JobView:
     """A job and its state."""
@@ -451,9 +484,17 @@ async def labelling_run(caller: Caller, job_id: str) -> AutoAnalyzeHandle:
         InvalidInput: the job is of another kind.
         NotFound: the workspace has no such job.
     """
-    handle = await _find(caller, job_id)
+    return checked_run(await _find(caller, job_id), job_id)
+
+
+def checked_run(handle: object, job_id: str) -> AutoAnalyzeHandle:
+    """The handle of a job.
+
+    Raises:
+        InvalidInput: it is not that of a labelling run.
+    """
     if not isinstance(handle, AutoAnalyzeHandle):
-        raise InvalidInput("is not a labelling run: only those can be controlled", where=job_id)
+        raise InvalidInput("is not a labelling run: only those have labels and can be controlled", where=job_id)
     return handle
 
 

@@ -10,11 +10,9 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from gateway.auth import Caller, CurrentCaller, KeyedRoute, requires
-from gateway.jobs import PREFIX, JobId, checked_id
-from parley.client.auto_analyze import AutoAnalyzeHandle
+from gateway.jobs import PREFIX, JobId, labelling_run
 from parley.domain.auto_analyze.contract import LabelKind, RunControls
 from parley.domain.auto_analyze.label_maps import LabelMapVersion, LabelMapView, LabelPair
-from parley.domain.errors import NotFound
 from parley.domain.gateway_keys import Scope
 from parley.domain.model import Model, Text
 
@@ -81,19 +79,19 @@ async def show(
     kind: Annotated[LabelKind | None, Query(description="Only labels of this kind.")] = None,
 ) -> LabelMapView:
     """The labels of a run, with sessions, definition and examples, and what was merged into each and why."""
-    return await (await find_run(caller, job_id)).labels.show(kind)
+    return await (await labelling_run(caller, job_id)).labels.show(kind)
 
 
 @router.get("/{job_id:path}/labels/history", openapi_extra=requires(Scope.READ))
 async def history(caller: CurrentCaller, job_id: JobId) -> LabelHistory:
     """The versions of a run's labels: what made each, who, when and why."""
-    return LabelHistory(versions=tuple(await (await find_run(caller, job_id)).labels.history()))
+    return LabelHistory(versions=tuple(await (await labelling_run(caller, job_id)).labels.history()))
 
 
 @router.post("/{job_id:path}/labels/merge", openapi_extra=requires(Scope.JOBS))
 async def merge(caller: CurrentCaller, job_id: JobId, body: MergeLabels) -> LabelMapVersion:
     """Merge a canonical label into another one."""
-    labels = (await find_run(caller, job_id)).labels
+    labels = (await labelling_run(caller, job_id)).labels
     how = {"version": body.version, "reason": body.reason, "made_by": author(caller)}
     return await labels.merge(body.label, body.into, kind=body.kind, **how)
 
@@ -101,7 +99,7 @@ async def merge(caller: CurrentCaller, job_id: JobId, body: MergeLabels) -> Labe
 @router.post("/{job_id:path}/labels/split", openapi_extra=requires(Scope.JOBS))
 async def split(caller: CurrentCaller, job_id: JobId, body: SplitLabels) -> LabelMapVersion:
     """Take labels out of the canonical label that they were merged into: each is its own again."""
-    labels = (await find_run(caller, job_id)).labels
+    labels = (await labelling_run(caller, job_id)).labels
     how = {"version": body.version, "reason": body.reason, "made_by": author(caller)}
     return await labels.split(body.label, body.out, kind=body.kind, **how)
 
@@ -109,7 +107,7 @@ async def split(caller: CurrentCaller, job_id: JobId, body: SplitLabels) -> Labe
 @router.post("/{job_id:path}/labels/rename", openapi_extra=requires(Scope.JOBS))
 async def rename(caller: CurrentCaller, job_id: JobId, body: RenameLabel) -> LabelMapVersion:
     """Give a canonical label another name."""
-    labels = (await find_run(caller, job_id)).labels
+    labels = (await labelling_run(caller, job_id)).labels
     how = {"version": body.version, "reason": body.reason, "made_by": author(caller)}
     return await labels.rename(body.label, body.name, kind=body.kind, **how)
 
@@ -117,27 +115,15 @@ async def rename(caller: CurrentCaller, job_id: JobId, body: RenameLabel) -> Lab
 @router.post("/{job_id:path}/labels/undo", openapi_extra=requires(Scope.JOBS))
 async def undo(caller: CurrentCaller, job_id: JobId, body: UndoLabels) -> LabelMapVersion:
     """Return to the labels before the last change."""
-    labels = (await find_run(caller, job_id)).labels
+    labels = (await labelling_run(caller, job_id)).labels
     return await labels.undo(version=body.version, reason=body.reason, made_by=author(caller))
 
 
 @router.post("/{job_id:path}/labels/approve", openapi_extra=requires(Scope.JOBS))
 async def approve(caller: CurrentCaller, job_id: JobId, body: ApproveMerges) -> RunControls:
     """Approve the merges of a run that waits for a review of them, and let it go on."""
-    run = await find_run(caller, job_id)
+    run = await labelling_run(caller, job_id)
     return await run.approve(rejected=body.rejected, added=body.added, version=body.version, made_by=author(caller))
-
-
-async def find_run(caller: Caller, job_id: str) -> AutoAnalyzeHandle:
-    """A labelling run of the caller's workspace.
-
-    Raises:
-        NotFound: there is no such run.
-    """
-    job = await caller.client.job(checked_id(caller, job_id))
-    if not isinstance(job, AutoAnalyzeHandle):
-        raise NotFound(f"the job {job_id} has no labels")
-    return job
 
 
 def author(caller: Caller) -> str:

@@ -4,9 +4,14 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
-from parley.domain.auto_analyze.batching import comparison_room, comparison_tokens
+from parley.domain.auto_analyze.batching import (
+    ComparisonRoom,
+    comparison_room,
+    comparison_tokens,
+    tokens_of_instructions,
+)
 from parley.domain.auto_analyze.contract import Job, LabelKind, ResolveStep
 from parley.domain.auto_analyze.evidence import (
     SAMPLED_SESSIONS,
@@ -26,6 +31,8 @@ from parley.storage.label_evidence import Sample
 
 # Labels that are only written differently are merged before the first comparison.
 SPELLING_LEVEL = -1
+# A process keeps the comparisons of so many kinds and levels: three kinds of a run are compared at the same time.
+KEPT_COMPARISONS = 6
 # Above every level of comparison: all merges count.
 LAST_LEVEL = 1000
 
@@ -65,7 +72,8 @@ async def collect_evidence(database: Database, job: Job, kind: LabelKind) -> int
 async def comparison(database: Database, job: Job, kind: LabelKind, level: int, sized_for: str) -> Comparison:
     """The labels of a kind that are left on a level, cut into requests."""
     labels = await canonical_evidence(database, job, kind, level)
-    return await asyncio.to_thread(_comparison, labels, sized_for)
+    room = comparison_room(sized_for, tokens_of_instructions(job.input.instructions))
+    return await asyncio.to_thread(_comparison, tuple(labels), room)
 
 
 async def canonical_evidence(database: Database, job: Job, kind: LabelKind, level: int) -> list[LabelEvidence]:
@@ -112,8 +120,9 @@ def _evidence_of(label: str, sample: Sample) -> LabelEvidence:
     return evidence_of(label, sample.sessions, openings, [session.summary for session in sample.first])
 
 
-def _comparison(labels: Sequence[LabelEvidence], sized_for: str) -> Comparison:
-    room = comparison_room(sized_for)
+# To cut 5,000 labels takes seconds, and each request of a level needs the same cut.
+@lru_cache(KEPT_COMPARISONS)
+def _comparison(labels: tuple[LabelEvidence, ...], room: ComparisonRoom) -> Comparison:
     costs = {one.label: comparison_tokens(one) for one in labels}
     # Labels that were given stay as they are: to compare only those with each other would be paid for nothing.
     free = {one.label for one in labels if not one.given}

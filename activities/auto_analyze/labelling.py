@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,6 +19,7 @@ from parley.domain.auto_analyze.batching import (
     fits,
     parts,
     prompt_budget,
+    tokens_of_instructions,
 )
 from parley.domain.auto_analyze.contract import (
     ACTION,
@@ -137,7 +139,8 @@ class LabellingActivities:
         said = {item.ordinal: opening(item.session.messages) for item in work}
         closed = step.job.input.closed
         fitting = await asyncio.to_thread(known.fitting, [*said.values()], step.sized_for)
-        oversized = _oversized(work, prompt_budget(step.sized_for, fitting.tokens, len(work)))
+        taken = fitting.tokens + tokens_of_instructions(step.job.input.instructions)
+        oversized = _oversized(work, prompt_budget(step.sized_for, taken, len(work)))
         if oversized:
             return ClassifyOutcome(oversized=oversized)
         found = {item.ordinal: no_text_labels(item.session.containment) for item in work if not _has_text(item)}
@@ -145,7 +148,7 @@ class LabellingActivities:
         said = {item.ordinal: said[item.ordinal] for item in with_text.values()}
         if not with_text:
             return await self._store_labels(step, found)
-        if not _fits_candidate(step, with_text.values(), fitting.tokens):
+        if not _fits_candidate(step, with_text.values(), taken):
             return _too_long(step, work)
         try:
             return await self._request_labels(step, with_text, _Shown(fitting, known.allowed(closed)), found, said)
@@ -197,9 +200,12 @@ class LabellingActivities:
         compared = await comparison(self._database, step.job, step.kind, step.level, step.sized_for)
         labels = compared.members(step.chunk)
         model = step.candidate.model
-        if narrower(model, step.sized_for) and not compared_at_once(labels, model):
+        instructions = step.job.input.instructions
+        if narrower(model, step.sized_for) and not compared_at_once(
+            labels, model, tokens_of_instructions(instructions)
+        ):
             return ResolveOutcome(too_long_for=model)
-        request = resolution_request(step.kind, labels)
+        request = resolution_request(step.kind, labels, instructions)
         try:
             reply, usage, _ = await self._request(step.job, step.candidate, step.request_step, request)
         except ContextTooLong:
@@ -225,9 +231,11 @@ class LabellingActivities:
         choices = await self._choices.of(self._database, step.job)
         doubts = await doubts_of(self._database, step, choices)
         total = ReassignOutcome(looked_at=len(doubts))
-        for number, part in enumerate(doubts_at_once(doubts, choices, step.sized_for)):
+        instructions = step.job.input.instructions
+        at_once = doubts_at_once(doubts, choices, step.sized_for, tokens_of_instructions(instructions))
+        for number, part in enumerate(at_once):
             named = {f"s{ordinal}": doubt for ordinal, doubt in part.items()}
-            request = reassignment_request(named, choices.labels)
+            request = reassignment_request(named, choices.labels, instructions)
             try:
                 reply, usage, _ = await self._request(step.job, step.candidate, step.request_step(number), request)
             except ContextTooLong:
@@ -257,9 +265,14 @@ class LabellingActivities:
         condensed = {name: item.condensed for name, item in work.items() if item.condensed}
         sessions = {name: item.session for name, item in work.items()}
         closed, fitting = step.job.input.closed, shown.fitting
-        request = classification_request(
-            sessions, fitting.labels, condensed, fitting.evidence, closed=closed, common=fitting.common
+        ask = partial(
+            classification_request,
+            sessions,
+            closed=closed,
+            condensed=condensed,
+            instructions=step.job.input.instructions,
         )
+        request = ask(known=fitting.labels, nearest=fitting.evidence, common=fitting.common)
         request_step = step.request_step([work[name].ordinal for name in condensed])
         labelled: _Labelled | None = None
 
@@ -275,7 +288,7 @@ class LabellingActivities:
             labelled = _Labelled(verdict, complete, len(found), await keep_labels(tx, complete, found, said))
 
         # The newest labels change while a request is repeated: it is the same request nevertheless.
-        asked = request if step.horizon is not None else classification_request(sessions, {}, condensed, closed=closed)
+        asked = request if step.horizon is not None else ask(known={})
         reply, usage, is_stored = await self._request(
             step.job, step.candidate, request_step, request, logical=fingerprint(asked), on_reply=store
         )

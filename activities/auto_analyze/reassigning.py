@@ -56,9 +56,11 @@ async def doubts_of(database: Database, step: ReassignStep, choices: Choices) ->
     return found
 
 
-def doubts_at_once(doubts: Mapping[int, Doubt], choices: Choices, sized_for: str) -> Iterator[dict[int, Doubt]]:
-    """Cut doubts into requests that fit a model."""
+def doubts_at_once(
+    doubts: Mapping[int, Doubt], choices: Choices, sized_for: str, added: int
+) -> Iterator[dict[int, Doubt]]:
+    """Cut doubts into requests that fit a model. `added`: the tokens of the operator's instructions."""
     most = window(sized_for).cap
-    room = comparison_room(sized_for).tokens - choice_tokens(most) - most * SESSION_TOKENS
+    room = comparison_room(sized_for, added).tokens - choice_tokens(most) - most * SESSION_TOKENS
     costs = {label: comparison_tokens(one) for label, one in choices.labels.items()}
     return parts(doubts, costs, room, most)

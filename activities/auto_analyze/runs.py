@@ -11,7 +11,7 @@ from activities.auto_analyze.reassigning import SESSIONS_AT_ONCE
 from activities.auto_analyze.starting import starting_point
 from activities.boundary import boundary
 from activities.candidates import Candidates
-from parley.domain.auto_analyze.batching import cuts, even_quota, labels_that_fit, left_out
+from parley.domain.auto_analyze.batching import cuts, even_quota, labels_that_fit, left_out, tokens_of_instructions
 from parley.domain.auto_analyze.contract import (
     PHASE_OF_STEP,
     AppliedReassignment,
@@ -108,12 +108,12 @@ class RunActivities:
         sample = order.sample[: start.sample] if start.sample is not None else order.sample
         chosen = set(sample)
         sizes = {session.position: session.tokens for session in facts if session.position in chosen}
-        quota = discovery_quota(given.sessions_per_stream)
+        quota, added = discovery_quota(given.sessions_per_stream), tokens_of_instructions(given.instructions)
         least = least_sample(len(order.positions) - len(order.copies), given.discovery)
         return Plan(
             candidates=candidates,
             discovery=len(sample),
-            discovery_cuts=tuple(cuts([sizes[position] for position in sample], first.model, quota)),
+            discovery_cuts=tuple(cuts([sizes[position] for position in sample], first.model, quota, added)),
             least=len(sample) if start.sample is not None else least,
             sessions=len(order.positions),
             copies=len(order.copies),
@@ -145,7 +145,8 @@ class RunActivities:
         quota = given.sessions_per_stream or even_quota(len(tokens), step.streams, model)
         # The sessions of a fork are those of its original, in the same order, so its batches can be the same.
         is_original = sum(original) == len(tokens)
-        counts = original if is_original else await asyncio.to_thread(cuts, tokens, model, quota)
+        added = tokens_of_instructions(given.instructions)
+        counts = original if is_original else await asyncio.to_thread(cuts, tokens, model, quota, added)
         assign = not given.takes_what_is_next
         async with self._database.transaction(bulk=True) as tx:
             if await runs.replan(tx, *scope, step.plan, step.streams):

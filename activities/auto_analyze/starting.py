@@ -1,4 +1,4 @@
-"""What a run starts from: given labels, an earlier run, or a run that it repeats with another model."""
+"""What a run starts from: given labels, an earlier run, or a run that it repeats with another model or prompt."""
 
 from collections.abc import Sequence, Set
 from typing import NamedTuple

@@ -9,8 +9,7 @@ from gateway.auth import CurrentCaller, requires
 from gateway.console.jobs import find_job
 from gateway.console.pages import PREFIX
 from gateway.console.sign_in import ConsoleRoute, show
-from gateway.jobs import JobId
-from parley.client.auto_analyze import AutoAnalyzeHandle
+from gateway.jobs import JobId, checked_run
 from parley.domain.auto_analyze.contract import LabelCount, LabelKind
 from parley.domain.errors import NotFound
 from parley.domain.gateway_keys import Scope
@@ -32,9 +31,7 @@ async def labels(
 ) -> HTMLResponse:
     """The labels of one kind; and of one of them, its examples and where it comes from."""
     job = await find_job(caller, job_id)
-    handle = None if job.kind == GENERATE else await caller.client.job(job.job_key)
-    if not isinstance(handle, AutoAnalyzeHandle):
-        raise NotFound(f"the job {job_id} has no labels")
+    handle = checked_run(None if job.kind == GENERATE else await caller.client.job(job.job_key), job_id)
     report = await handle.report()
     listed = [line for line in report.labels if line.kind is kind]
     chosen = _chosen(listed, label)

@@ -8,8 +8,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from gateway.auth import CurrentCaller, requires
 from gateway.console.pages import PREFIX, job_url
 from gateway.console.sign_in import FORM, ConsoleRoute, show
-from gateway.jobs import JobId
-from gateway.labels import author, find_run
+from gateway.jobs import JobId, labelling_run
+from gateway.labels import author
 from parley.client.auto_analyze import AutoAnalyzeHandle
 from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.auto_analyze.label_maps import CanonicalLabel, LabelPair
@@ -25,14 +25,14 @@ router = APIRouter(prefix=PREFIX, include_in_schema=False, route_class=ConsoleRo
 @router.get("/review/{job_id:path}", openapi_extra=requires(Scope.READ))
 async def review(request: Request, caller: CurrentCaller, job_id: JobId) -> HTMLResponse:
     """The merges of a run. Before the review has ended they can be changed and approved."""
-    run = await find_run(caller, job_id)
+    run = await labelling_run(caller, job_id)
     return await _page(request, run)
 
 
 @router.post("/review/{job_id:path}", openapi_extra=requires(Scope.JOBS, FORM))
 async def approve(request: Request, caller: CurrentCaller, job_id: JobId) -> Response:
     """Approve the merges that are still ticked, and those that the page has no room for."""
-    run = await find_run(caller, job_id)
+    run = await labelling_run(caller, job_id)
     form = await request.form()
     kept = {str(one) for one in form.getlist("merge")}
     try:

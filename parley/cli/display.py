@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from rich import box
@@ -42,6 +43,7 @@ from parley.domain.costs import Correction, Costs, Disagreement
 from parley.domain.errors import Unreachable
 from parley.domain.generate.contract import Meta
 from parley.domain.habits import Habits
+from parley.domain.money import MICRO_DOLLAR
 from parley.domain.requests import Provider
 from parley.domain.session_analysis import Analysis
 from parley.domain.session_analysis import Progress as JobProgress
@@ -54,6 +56,12 @@ NAME_WIDTH = 10
 SAID_CHARACTERS = 60
 BAR_WIDTH = 24
 SIMULATED = "the simulator answered in place of the vendor: it is for tests, not a model"
+
+
+def usd(amount: Decimal) -> str:
+    """An amount in USD as it is shown: with six places at most, or all of them where it would be rounded to 0."""
+    rounded = amount.quantize(MICRO_DOLLAR)
+    return f"{rounded if rounded and rounded != amount else amount:f}"
 
 
 def report(found: AnalysisReport | AutoAnalyzeReport) -> RenderableType:
@@ -82,13 +90,13 @@ def jobs(found: list[JobSummary]) -> RenderableType:
     table.add_column("status, and why", overflow="fold")
     table.add_column("$", justify="right", no_wrap=True)
     for job in found:
-        uncertain = f"\n≤ {job.uncertain_usd} of it uncertain" if job.uncertain_usd else ""
+        uncertain = f"\n≤ {usd(job.uncertain_usd)} of it uncertain" if job.uncertain_usd else ""
         what = f"{job.kind} of {escape(job.subject)} for {escape(job.user_id)}"
         table.add_row(
             f"{job.created_at:%Y-%m-%d %H:%M}",
             f"{escape(job.id)}\n[dim]{job.job_key}\n{what}[/dim]",
             f"{job.status}\n{escape(job.reason)}".rstrip(),
-            f"{job.cost_usd}{uncertain}",
+            f"{usd(job.cost_usd)}{uncertain}",
         )
     return table
 
@@ -143,7 +151,7 @@ def _turns(counted: Habits, overlaps: Interruptions) -> str:
 def story(meta: Meta) -> str:
     """One line on the origin of an answer and its cost."""
     simulated = " (simulated)" if meta.simulated else ""
-    how = f"saved ${meta.saved_usd}" if meta.cached else f"${meta.cost_usd}, {meta.usage.total_tokens} tokens"
+    how = f"saved ${usd(meta.saved_usd)}" if meta.cached else f"${usd(meta.cost_usd)}, {meta.usage.total_tokens} tokens"
     notes = ["condensed"] if meta.condensed else []
     notes += [f"without {', '.join(meta.dropped)}, which it does not accept"] if meta.dropped else []
     details = "; ".join((how, meta.reason, *notes, f"{meta.energy_left} energy left"))
@@ -157,8 +165,8 @@ def conversation(turns: Sequence[TurnReport], cost: ConversationCost) -> Rendera
     table.add_column("said", overflow="fold")
     table.add_column("$", justify="right", no_wrap=True)
     for turn in turns:
-        table.add_row(str(turn.number), escape(one_line(turn.text, SAID_CHARACTERS)), str(turn.cost_usd))
-    spent = f"${cost.total_usd}: answers ${cost.answers_usd}, between turns ${cost.upkeep_usd}"
+        table.add_row(str(turn.number), escape(one_line(turn.text, SAID_CHARACTERS)), usd(turn.cost_usd))
+    spent = f"${usd(cost.total_usd)}: answers ${usd(cost.answers_usd)}, between turns ${usd(cost.upkeep_usd)}"
     return Group(table, spent)
 
 
@@ -170,7 +178,7 @@ def estimate(found: RunEstimate) -> RenderableType:
         ("one after another", f"{sum(one.rounds for one in found.phases):,}"),
         ("tokens in", f"{sum(one.input_tokens for one in found.phases):,}"),
         ("tokens out", f"{sum(one.output_tokens for one in found.phases):,}"),
-        ("estimated $", str(found.estimated_usd)),
+        ("estimated $", usd(found.estimated_usd)),
         ("minutes", _minutes(found.minutes)),
     )
     table.add_column("phase", "total")
@@ -183,7 +191,7 @@ def estimate(found: RunEstimate) -> RenderableType:
             f"{one.rounds:,}",
             f"{one.input_tokens:,}",
             f"{one.output_tokens:,}",
-            str(one.estimated_usd),
+            usd(one.estimated_usd),
             _minutes(one.minutes),
         )
     copies = f", {found.copies:,} of them copies that are not sent" if found.copies else ""
@@ -215,8 +223,8 @@ def costs(spent: Costs) -> RenderableType:
         ("spent on", "total", "left"),
         ("attempts", f"{sum(line.attempts for line in spent.lines):,}", "right"),
         ("tokens", f"{sum(line.tokens_total for line in spent.lines):,}", "right"),
-        ("confirmed $", str(spent.confirmed_usd), "right"),
-        ("uncertain $", f"≤ {spent.uncertain_usd}", "right"),
+        ("confirmed $", usd(spent.confirmed_usd), "right"),
+        ("uncertain $", f"≤ {usd(spent.uncertain_usd)}", "right"),
         ("energy", f"{spent.energy_charged:,}", "right"),
     )
     for name, footer, justify in columns:
@@ -224,12 +232,12 @@ def costs(spent: Costs) -> RenderableType:
     for line in spent.lines:
         simulated = ", simulated" if line.simulated else ""
         what = f"{escape(line.action)}\n[dim]{line.provider} {escape(line.model)}{simulated}[/dim]"
-        uncertain = f"≤ {line.uncertain_usd}"
+        uncertain = f"≤ {usd(line.uncertain_usd)}"
         table.add_row(
             what,
             f"{line.attempts:,}",
             f"{line.tokens_total:,}",
-            str(line.confirmed_usd),
+            usd(line.confirmed_usd),
             uncertain,
             f"{line.energy_charged:,}",
         )
@@ -365,7 +373,7 @@ def _spent(state: AutoAnalyzeProgress) -> str:
     left = f", about {_clock(state.seconds_left)} left" if state.seconds_left is not None else ""
     labels, tokens = counted(state.new_labels, "label"), counted(state.tokens, "token")
     cached = f" ({state.cached_tokens:,} cached)" if state.cached_tokens else ""
-    return f"{labels}, {tokens}{cached}, ${state.cost_usd}{_in_batches(state.batch)}{left}"
+    return f"{labels}, {tokens}{cached}, ${usd(state.cost_usd)}{_in_batches(state.batch)}{left}"
 
 
 def _in_batches(figures: BatchFigures | None) -> str:
@@ -490,7 +498,8 @@ def _cached(statistics: Statistics) -> dict[str, str]:
     """What the vendors' prompt caches saved; empty where they had nothing."""
     if not statistics.cached_tokens:
         return {}
-    return {"tokens from prompt caches": f"{statistics.cached_tokens:,}, saved ${statistics.prompt_cache_saved_usd}"}
+    saved = usd(statistics.prompt_cache_saved_usd)
+    return {"tokens from prompt caches": f"{statistics.cached_tokens:,}, saved ${saved}"}
 
 
 def _reviewed(statistics: Statistics) -> dict[str, str]:
@@ -515,7 +524,7 @@ def _batches(found: BatchFigures | None) -> dict[str, str]:
     left = f", {found.left_over:,} asked again one by one" if found.left_over else ""
     return {
         "answered in batches": f"{found.answered:,} of {counted(found.submitted, 'request')}{left}{odd}",
-        "saved by batches": f"${found.saved_usd}",
+        "saved by batches": f"${usd(found.saved_usd)}",
     }
 
 

@@ -1,4 +1,4 @@
-"""`parley fork` and `parley compare`: label the sessions of a run again with another model, and see what differs."""
+"""`parley fork` and `parley compare`: repeat a run with another model or prompt, and see what differs."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from rich.markup import escape
 from parley import Client, Provider, RunComparison
 from parley.cli import display
 from parley.cli.console import Json, Workspace, err, out, parse_usd, show_json, with_client
-from parley.cli.jobs import JobId, OnlyModel, OnlyProvider
+from parley.cli.jobs import Instructions, JobId, OnlyModel, OnlyProvider
 from parley.cli.table import Table
 from parley.cli.tables import percent
 
@@ -23,22 +23,28 @@ def fork(
     job_id: JobId,
     provider: OnlyProvider = None,
     model: OnlyModel = None,
+    instructions: Instructions = None,
     max_cost: Annotated[
         str | None, typer.Option(metavar="USD", help="The most that the new run may cost; default: as the first.")
     ] = None,
-    run_name: Annotated[str, typer.Option(help="Separates two forks with one model.")] = "",
+    run_name: Annotated[str, typer.Option(help="Separates two forks with one model and the same instructions.")] = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and exit.")] = False,
     workspace: Workspace = "default",
     as_json: Json = False,
 ) -> None:
-    """Label the sessions of a completed run again with another model, and compare cost and labels."""
+    """Label the sessions of a completed run again with another model or prompt, and compare cost and labels."""
     budget_usd = None if max_cost is None else parse_usd(max_cost, where="--max-cost")
     only = Provider(provider) if provider else None
 
     async def work(client: Client) -> None:
         original = await client.job(job_id)
         job = await client.fork_auto_analyze(
-            job_id, provider=only, model=model, budget_usd=budget_usd, run_name=run_name
+            job_id,
+            provider=only,
+            model=model,
+            instructions=instructions,
+            budget_usd=budget_usd,
+            run_name=run_name,
         )
         if detach:
             show_json({"id": job.id}) if as_json else out.say(job.id)
@@ -73,7 +79,9 @@ def shown(found: RunComparison) -> RenderableType:
     one, other = found.first, found.second
     table.add_row("job", escape(one.id), escape(other.id))
     table.add_row("models", escape(", ".join(one.models)), escape(", ".join(other.models)))
-    table.add_row("cost", f"${one.cost_usd}", f"${other.cost_usd} ({found.cost_difference_usd:+})")
+    if one.instructions or other.instructions:
+        table.add_row("instructions", escape(one.instructions) or "-", escape(other.instructions) or "-")
+    table.add_row("cost", f"${display.usd(one.cost_usd)}", f"${display.usd(other.cost_usd)} ({_signed(found)})")
     table.add_row("tokens", f"{one.tokens:,}", f"{other.tokens:,}")
     table.add_row("intents", f"{one.intents:,}", f"{other.intents:,}")
     table.add_row("only there", _labels(found.only_first), _labels(found.only_second))
@@ -83,6 +91,11 @@ def shown(found: RunComparison) -> RenderableType:
         f"adjusted Rand index {'-' if found.ari is None else f'{found.ari:.3f}'}"
     )
     return Group(table, alike, *_examples(found))
+
+
+def _signed(found: RunComparison) -> str:
+    difference = display.usd(found.cost_difference_usd)
+    return difference if difference.startswith("-") else f"+{difference}"
 
 
 def _examples(found: RunComparison) -> list[RenderableType]:

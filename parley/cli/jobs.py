@@ -55,6 +55,10 @@ Html = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Write the report to this file, as one HTML page."),
 ]
+Instructions = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="Add this to the prompts, for example how narrow labels are to be."),
+]
 ChatFile = Annotated[
     Path,
     typer.Argument(
@@ -241,6 +245,7 @@ def auto_analyze(
     review_hours: Annotated[
         float, typer.Option(min=0.01, help="How long a review may take; then the merges are made without one.")
     ] = DEFAULT_REVIEW_LIMIT_SECONDS / 3600,
+    instructions: Instructions = None,
     processing: Annotated[
         Processing, typer.Option(help="batch: half price, answered by the provider's batch API within 24 hours.")
     ] = "realtime",
@@ -268,6 +273,8 @@ def auto_analyze(
         "review_limit_seconds": round(review_hours * 3600),
         "processing": processing,
     }
+    if instructions is not None:
+        options["instructions"] = instructions
     options |= _starting_options(labels, closed=closed, since_analysis=since_analysis)
     options |= _run_options(streams, sessions_per_stream, max_staleness, max_cost)
     limit = f"at most ${options.get('budget_usd', DEFAULT_BUDGET_USD)}, set by --max-cost"
@@ -279,7 +286,7 @@ def auto_analyze(
             return
         dataset = await import_file(client, file, **how)
         if found := await client.estimate_auto_analyze(dataset, user_id=user, **options):
-            err.say(f"about ${found.estimated_usd} with {found.model} (estimated; {limit})")
+            err.say(f"about ${display.usd(found.estimated_usd)} with {found.model} (estimated; {limit})")
             for warning in found.warnings:
                 err.say(warning)
         job = await client.auto_analyze(dataset.dataset_id, user_id=user, run_name=run_name, **options)

@@ -58,7 +58,7 @@ COMMANDS = {
     "progress": Command("jobs", "Show how far a job is."),
     "results": Command("jobs", "Show a job's result and what it cost."),
     "fork": Command(
-        "fork", "Label the sessions of a completed run again with another model, and compare cost and labels."
+        "fork", "Label the sessions of a completed run again with another model or prompt, and compare cost and labels."
     ),
     "compare": Command(
         "fork", "Compare two labelling runs on the same sessions: cost, agreement, and labels that only one has."

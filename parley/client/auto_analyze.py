@@ -19,6 +19,8 @@ from parley.client.importing import Imported, ReadingOptions, read_facts
 from parley.client.jobs import JobHandle, check_model, provider_of, true_status
 from parley.client.label_maps import OPERATOR, LabelMaps
 from parley.client.reading import first_problem
+from parley.client.run_comparison import comparison_of
+from parley.domain.auto_analyze.comparison import RunComparison
 from parley.domain.auto_analyze.contract import (
     APPROVE,
     FINISH,
@@ -97,6 +99,8 @@ class AutoAnalyzeOptions(TypedDict, total=False):
     """Wait for a person to approve the merges before they are applied. Default: False."""
     review_limit_seconds: int
     """How long a review may take, in seconds; then the merges are applied as they are. Default: one day."""
+    instructions: str
+    """What is added to the prompts, for example how narrow labels are to be; up to 1,000 characters. Default: none."""
     processing: Processing
     """`batch` asks for labels through the provider's batch API: half price, within a day. Default: `realtime`."""
     debug: bool
@@ -288,6 +292,7 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
                 consistency=await label_consistency.measure(tx, workspace_id, row.job_key, counts["sessions"]),
                 costs=await usage.costs(tx, workspace_id, job_key=row.job_key),
                 since=await _earlier(tx, row),
+                compared=await _compared(tx, row),
             )
         status = await true_status(self._backend, workspace_id, found.id, found.job_key, found.status)
         return found.model_copy(update={"status": status})
@@ -347,6 +352,13 @@ async def _earlier(tx: AsyncSession, row: AutoRun) -> EarlierRun | None:
         sessions=own.sessions - counted["sessions"],
         drift=await drift_of(tx, row.workspace_id, earlier.job_key, row.job_key),
     )
+
+
+async def _compared(tx: AsyncSession, row: AutoRun) -> RunComparison | None:
+    """A completed fork with the run that it repeats; None for any other run, and where that one is purged."""
+    key = row.settings.get("fork_of")
+    original = await tx.get(AutoRun, (row.workspace_id, key)) if key and row.status == "completed" else None
+    return await comparison_of(tx, original, row) if original else None
 
 
 async def drift_of(tx: AsyncSession, workspace_id: str, earlier: str, later: str) -> tuple[KindDrift, ...]:

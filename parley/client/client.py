@@ -46,6 +46,7 @@ from parley.client.optimizing import Optimized, optimize
 from parley.client.phone import Phone
 from parley.client.reading import check_conversation_id, check_workspace_id
 from parley.client.reports import Reports
+from parley.client.run_comparison import EXAMPLES
 from parley.client.run_pairs import compare_runs, fork, label_drift
 from parley.client.session_analysis import AnalysisHandle, HearingOptions, start_analysis
 from parley.client.streaming import GenerateStream, OnDisconnect
@@ -516,25 +517,29 @@ class Client:
         *,
         provider: Provider | None = None,
         model: str | None = None,
+        instructions: str | None = None,
         budget_usd: Decimal | None = None,
         run_name: str = "",
     ) -> AutoAnalyzeHandle:
-        """Label the sessions of a completed run again with another model: same options, seed, sample and batches.
+        """Label the sessions of a completed run again with another model or prompt: same options, sample and batches.
 
         It is a job of its own, with its own ledger. `compare_runs` says what differs when it has ended.
 
         Args:
             job_id: the id or key of the completed run.
             provider: call this provider only. Default: the first one that has a price for `model`.
-            model: call this model only. Default: the model that the settings have for `provider`.
+            model: call this model only. Default: the model that the settings have for `provider`; without one, as the
+                first run.
+            instructions: what is added to the prompts; empty for nothing. Default: as the first run.
             budget_usd: the most that it may cost, in USD. Default: as the first run.
-            run_name: separates two forks with one model. Default: made from the run and the model.
+            run_name: separates two forks with one model and the same instructions. Default: made from the run and
+                these.
 
         Returns:
             The job's handle, at once.
 
         Raises:
-            InvalidInput: neither a model nor a provider is named, or the run has not completed.
+            InvalidInput: no model, provider or instructions are named, or the run has not completed.
             NotFound: the workspace has no such run.
             UnpricedModel: no price is known for `model`.
             Unreachable: Temporal or PostgreSQL does not answer.
@@ -545,11 +550,12 @@ class Client:
             job_id,
             provider=provider,
             model=model,
+            instructions=instructions,
             budget_usd=budget_usd,
             run_name=run_name,
         )
 
-    async def compare_runs(self, first: str, second: str, *, examples: int = 5) -> RunComparison:
+    async def compare_runs(self, first: str, second: str, *, examples: int = EXAMPLES) -> RunComparison:
         """Compare two labelling runs on one dataset: cost, how alike their intents are, and what differs.
 
         Args:

@@ -1,27 +1,25 @@
-"""Two labelling runs: the drift of labels between them, a run again with another model, and what differs then."""
+"""Two labelling runs: the drift of their labels, a run repeated with another model or prompt, and what differs."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from decimal import Decimal
+from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from parley.client.auto_analyze import AutoAnalyzeHandle, drift_of, start_run
 from parley.client.backend import Backend
 from parley.client.jobs import check_model, provider_of
 from parley.client.reading import first_problem
-from parley.domain.auto_analyze.comparison import DifferingSession, RunComparison, RunSide, compared
-from parley.domain.auto_analyze.contract import AutoAnalyzeInput, LabelKind
+from parley.client.run_comparison import comparison_of
+from parley.domain.auto_analyze.comparison import RunComparison
+from parley.domain.auto_analyze.contract import AutoAnalyzeInput
 from parley.domain.auto_analyze.drift import LabelDrift
-from parley.domain.auto_analyze.evidence import opening
-from parley.domain.chat import ChatSession
 from parley.domain.errors import InvalidInput
 from parley.domain.requests import Provider
 from parley.storage import auto_analyze as runs
-from parley.storage import earlier_runs, usage
-from parley.storage.tables import AutoRun
 
 NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 KEY_CHARACTERS = 8
@@ -42,6 +40,7 @@ async def fork(
     *,
     provider: Provider | None,
     model: str | None,
+    instructions: str | None,
     budget_usd: Decimal | None,
     run_name: str,
 ) -> AutoAnalyzeHandle:
@@ -51,9 +50,13 @@ async def fork(
     if row.status != "completed":
         raise InvalidInput(f"is {row.status}: only a completed run can be repeated", where=job_id)
     provider = provider or provider_of(model, backend.settings)
-    if provider is None:
-        raise InvalidInput("is missing: name the model or the provider that labels the sessions again", where="model")
-    changed = {"provider": provider, "model": model, "fork_of": row.job_key, "snapshot": None}
+    if provider is None and instructions is None:
+        raise InvalidInput("is missing: name another model, another provider or other instructions", where="model")
+    changed: dict[str, Any] = {"fork_of": row.job_key, "snapshot": None}
+    if provider is not None:
+        changed |= {"provider": provider, "model": model}
+    if instructions is not None:
+        changed["instructions"] = instructions
     if budget_usd is not None:
         changed["budget_usd"] = budget_usd
     try:
@@ -61,8 +64,15 @@ async def fork(
     except ValidationError as error:
         raise first_problem(error, where="fork") from None
     check_model(job.provider, job.model, backend.settings)
-    named = NOT_IN_A_NAME.sub("-", job.model or provider.value)
-    return await start_run(backend, job, run_name or f"fork-{row.job_key[:KEY_CHARACTERS]}-{named}")
+    return await start_run(backend, job, run_name or _fork_name(job, row.job_key, instructions))
+
+
+def _fork_name(job: AutoAnalyzeInput, original: str, instructions: str | None) -> str:
+    """A name that two forks of a run share only if they have the same model and instructions."""
+    model = job.model or (job.provider.value if job.provider else "")
+    digest = hashlib.sha256(instructions.encode()).hexdigest()[:KEY_CHARACTERS] if instructions is not None else ""
+    parts = ("fork", original[:KEY_CHARACTERS], NOT_IN_A_NAME.sub("-", model), digest)
+    return "-".join(filter(None, parts))
 
 
 async def compare_runs(backend: Backend, workspace_id: str, first: str, second: str, examples: int) -> RunComparison:
@@ -71,33 +81,4 @@ async def compare_runs(backend: Backend, workspace_id: str, first: str, second: 
         rows = await runs.find(tx, workspace_id, first), await runs.find(tx, workspace_id, second)
         if rows[0].dataset_id != rows[1].dataset_id:
             raise InvalidInput(f"has other sessions than {first}: only runs on one dataset compare", where=second)
-        keys = rows[0].job_key, rows[1].job_key
-        cells = await earlier_runs.pairs_of_labels(tx, workspace_id, *keys)
-        found = compared(cells, await _side(tx, rows[0]), await _side(tx, rows[1]))
-        shown = [await _example(tx, workspace_id, keys, (pair.first, pair.second)) for pair in found.moved[:examples]]
-    return found.model_copy(update={"examples": tuple(one for one in shown if one)})
-
-
-async def _side(tx: AsyncSession, row: AutoRun) -> RunSide:
-    spent = await usage.costs(tx, row.workspace_id, job_key=row.job_key)
-    intents = await earlier_runs.sessions_of_labels(tx, row.workspace_id, row.job_key, LabelKind.INTENT)
-    return RunSide(
-        id=row.workflow_id,
-        job_key=row.job_key,
-        models=tuple(sorted({line.model for line in spent.lines})),
-        cost_usd=spent.confirmed_usd + spent.uncertain_usd,
-        tokens=sum(line.tokens_total for line in spent.lines),
-        intents=len(intents),
-    )
-
-
-async def _example(
-    tx: AsyncSession, workspace_id: str, keys: tuple[str, str], labels: tuple[str, str]
-) -> DifferingSession | None:
-    chat = await earlier_runs.session_with(tx, workspace_id, *keys, labels)
-    if chat is None:
-        return None
-    session = ChatSession.model_validate(chat.payload)
-    return DifferingSession(
-        session_id=session.session_id, first=labels[0], second=labels[1], said=opening(session.messages)
-    )
+        return await comparison_of(tx, *rows, examples=examples)

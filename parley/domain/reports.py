@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 from pydantic import Field, computed_field
 
 from parley.domain.budgets import Period, first_day, week_name
+from parley.domain.intervals import Interval, wilson
 from parley.domain.model import Model
 
 DEFAULT_DAYS = 30
@@ -22,8 +23,6 @@ TOP_USERS = 20
 # Steps of time are counted from here, so that days begin at midnight and weeks on Monday.
 FIRST_MONDAY = datetime(2000, 1, 3, tzinfo=UTC)
 MOST_SLICES = 1000
-# 95% of a normal distribution lies within this many standard deviations.
-Z_95 = 1.959964
 
 
 class Feedback(StrEnum):
@@ -211,13 +210,6 @@ class Summary(Model):
         return shares
 
 
-class Interval(Model):
-    """A 95% confidence interval."""
-
-    low: float
-    high: float
-
-
 class Arm(Model):
     """One arm of an experiment. `quality` is the mean of the `graded` answers, between 0 and 1."""
 
@@ -348,21 +340,6 @@ def whole_weeks(span: Span) -> Span:
     days = whole_days(span)
     monday = first_day(Period.WEEK, days.since.date())
     return days.model_copy(update={"since": datetime.combine(monday, days.since.timetz())})
-
-
-def wilson(successes: int, trials: int) -> Interval | None:
-    """The score interval of a proportion; None without trials.
-
-    Wilson, "Probable inference, the law of succession, and statistical inference", 1927. Unlike the textbook's interval
-    it holds for few trials and for shares near 0 and 1 (Brown, Cai and DasGupta, "Interval estimation for a binomial
-    proportion", 2001).
-    """
-    if not trials:
-        return None
-    observed, z2 = successes / trials, Z_95**2
-    middle = (observed + z2 / (2 * trials)) / (1 + z2 / trials)
-    spread = Z_95 / (1 + z2 / trials) * math.sqrt(observed * (1 - observed) / trials + z2 / (4 * trials**2))
-    return Interval(low=round(max(middle - spread, 0.0), 4), high=round(min(middle + spread, 1.0), 4))
 
 
 def compare(first: Arm, second: Arm) -> Comparison | None:

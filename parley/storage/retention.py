@@ -107,6 +107,10 @@ RESULTS: Mapping[str, str] = {
         WHERE run.created_at < :before AND run.workflow_id <> ALL(CAST(:running AS text[])))""",
     "submissions": OF_OLD_RUN,
     "auto_runs": IS_OLD,
+    # A fork of a run has its labels.
+    "taxonomies": """one.created_at < :before AND NOT EXISTS (
+        SELECT 1 FROM auto_runs run
+        WHERE (run.workspace_id, run.settings ->> 'taxonomy') = (one.workspace_id, one.taxonomy_id))""",
     "memories": "one.valid_until < :before",
     "session_analyses": IS_OLD,
     "sessions": """one.created_at < :before AND NOT EXISTS (

@@ -14,10 +14,12 @@ from parley.storage.tables import AutoLabel, StoredTaxonomy
 
 
 async def store(tx: AsyncSession, workspace_id: str, taxonomy: Taxonomy) -> None:
-    """Store labels. Idempotent."""
+    """Store labels. Storing them again renews their retention."""
     labels = [one.model_dump(mode="json") for one in taxonomy.labels]
     row = StoredTaxonomy(workspace_id=workspace_id, taxonomy_id=taxonomy.id, labels=labels)
-    await tx.execute(insert(StoredTaxonomy).values(**row.model_dump()).on_conflict_do_nothing())
+    upsert = insert(StoredTaxonomy).values(**row.model_dump())
+    identity = ["workspace_id", "taxonomy_id"]
+    await tx.execute(upsert.on_conflict_do_update(index_elements=identity, set_={"created_at": row.created_at}))
 
 
 async def load(tx: AsyncSession, workspace_id: str, taxonomy_id: str) -> list[GivenLabel]:

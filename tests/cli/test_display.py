@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from parley.cli import display
-from parley.cli.display import Part, describe, parts, report
+from parley.cli.display import Part, describe, parts, report, usd
 from parley.client.auto_analyze import AutoAnalyzeReport
 from parley.domain.auto_analyze.consistency import Consistency
 from parley.domain.auto_analyze.contract import (
@@ -230,3 +230,18 @@ def test_a_bar_keeps_its_width_in_a_narrow_terminal():
     [line] = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert line.count("━") == display.BAR_WIDTH / 2
     assert "waiting for a provider" in line
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        ("0", "0"),
+        ("2.50", "2.50"),
+        ("0.054628950000", "0.054629"),
+        ("-0.000012400000", "-0.000012"),
+        ("0.000000120000", "0.000000120000"),
+        ("100", "100"),
+    ],
+)
+def test_an_amount_has_six_places_at_most_and_is_never_rounded_to_0(amount: str, text: str):
+    assert usd(Decimal(amount)) == text

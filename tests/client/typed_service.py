@@ -432,12 +432,19 @@ async def label(client: Client, path: Path) -> None:
     phases: tuple[PhaseCost, ...] = run.phases
     consistency: Consistency = run.consistency
     earlier: EarlierRun | None = run.since
+    against: RunComparison | None = run.compared
+    print(against.same_label if against else "not a fork")
     print(len(flows), len(new), len(phases), consistency.agreement, earlier)
     drift: LabelDrift = await client.label_drift(handle.id, handle.job_key)
     kinds: tuple[KindDrift, ...] = drift.kinds
     changes: list[LabelChange] = [change for kind in kinds for change in kind.of(LabelTrend.NEW, LabelTrend.GREW)]
     again_with: AutoAnalyzeHandle = await client.fork_auto_analyze(
-        handle.id, provider=Provider.OPENAI, model="gpt-4o", budget_usd=Decimal(2), run_name="larger"
+        handle.id,
+        provider=Provider.OPENAI,
+        model="gpt-4o",
+        instructions="Two words.",
+        budget_usd=Decimal(2),
+        run_name="larger",
     )
     compared: RunComparison = await client.compare_runs(handle.job_key, again_with.job_key, examples=3)
     side: RunSide = compared.second

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from parley.domain.intervals import Interval, wilson
 from parley.domain.reports import (
     Arm,
     Attempts,
     Experiments,
-    Interval,
     Requests,
     Span,
     Spend,
@@ -19,7 +19,6 @@ from parley.domain.reports import (
     week_name,
     whole_days,
     whole_weeks,
-    wilson,
 )
 
 NOW = datetime(2026, 11, 26, 15, 30, tzinfo=UTC)

@@ -310,7 +310,32 @@ async def test_a_labelling_run_is_controlled(http: httpx.AsyncClient, simulator:
     await ended(http, job["url"])
     assert (await http.post(f"{job['url']}/pause")).status_code == 404
     other = (await http.post(f"{JOBS}/generate", json={"messages": "Hi", "user_id": "ann"})).json()
-    assert (await http.post(f"{other['url']}/pause")).status_code == 400
+    of_runs = [
+        http.post(f"{other['url']}/pause"),
+        http.get(f"{other['url']}/labels"),
+        http.post(f"{other['url']}/labels/undo", json={}),
+        http.post(f"{other['url']}/fork", json={"model": "gpt-4o"}),
+        http.get(f"{other['url']}/comparison", params={"with": job["id"]}),
+    ]
+    for answer in await asyncio.gather(*of_runs):
+        assert (answer.status_code, "is not a labelling run" in answer.json()["detail"]) == (400, True), answer.text
+
+
+async def test_a_labelling_run_is_repeated_and_compared(http: httpx.AsyncClient):
+    body = {"file": ("chats.jsonl", "\n".join(CHATS))}
+    job = (await http.post(f"{JOBS}/auto-analyze", files=body, data={"options": json.dumps(QUICK)})).json()
+    await ended(http, job["url"])
+    same = await http.post(f"{job['url']}/fork", json={"budget_usd": 3})
+    assert (same.status_code, "name another model" in same.json()["detail"]) == (400, True)
+    named = await http.post(f"{job['url']}/fork", json={"instructions": "x", "run_name": "fork"})
+    assert (named.status_code, "run_name" in named.json()["detail"]) == (400, True)
+    started = await http.post(f"{job['url']}/fork", json={"instructions": "Keep refunds apart.", "budget_usd": 3})
+    assert (started.status_code, started.headers["location"]) == (202, started.json()["url"]), started.text
+    await ended(http, started.json()["url"])
+    found = await http.get(f"{job['url']}/comparison", params={"with": started.json()["id"]})
+    assert (found.status_code, found.json()["sessions"]) == (200, len(CHATS)), found.text
+    assert found.json()["second"]["instructions"] == "Keep refunds apart."
+    assert (await http.get(f"{job['url']}/comparison", params={"with": "nothing"})).status_code == 404
 
 
 async def test_the_list_of_jobs_has_pages_without_gaps(http: httpx.AsyncClient, client: Client):

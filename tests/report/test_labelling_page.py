@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, expect
 
+from parley.domain.auto_analyze.comparison import DifferingSession, RunComparison, RunSide, compared
 from parley.domain.auto_analyze.consistency import Consistency
-from parley.domain.auto_analyze.contract import LabelCount, LabelKind
+from parley.domain.auto_analyze.contract import LabelCount, LabelKind, Statistics
 from parley.domain.auto_analyze.drift import drift
 from parley.domain.auto_analyze.overview import EarlierRun, Flow, NewLabels, QuotedSession, RunOverview
 from parley.domain.chat import Containment
@@ -92,6 +94,38 @@ async def test_a_run_on_new_sessions_says_so_and_shows_what_changed():
     assert rows == [("login", "grew"), ("refund", "shrank"), ("app", "new"), ("fax", "gone"), ("form", "new")]
     assert "Drop-off locations that changed since the earlier run" in page
     assert page.count("Jensen-Shannon distance") == 1
+
+
+def repeated() -> RunComparison:
+    """A fork and the run that it repeats."""
+    cells = {("refund", "money back"): 6, ("login", "login"): 2, ("login", "money back"): 2}
+    first, second = (
+        RunSide(id=name, job_key=name, models=(model,), cost_usd=cost, tokens=10, intents=2, instructions=added)
+        for name, model, cost, added in (
+            ("first", "gpt-4o-mini", Decimal("0.50"), ""),
+            ("second", "gpt-4o", Decimal("1.25"), "Two <words>."),
+        )
+    )
+    said = DifferingSession(session_id="s-7", first="login", second="money back", said="I <cannot> log in")
+    return compared(cells, first, second).model_copy(update={"examples": (said,)})
+
+
+async def test_a_fork_is_compared_with_the_run_that_it_repeats():
+    sessions = sessions_of(10)
+    page = await page_of(overview_of(sessions, compared=repeated()), sessions)
+    assert "10 sessions are labelled in both: 80.0% have matching intents, 20.0% the same ones." in page
+    assert "<td>$1.2500 (+0.7500)</td>" in page
+    assert '<td class="wrap">none</td><td class="wrap">Two &lt;words&gt;.</td>' in page
+    assert "refund (6)" in page
+    assert '<td class="number">2</td><td class="wrap">I &lt;cannot&gt; log in' in page
+    assert "Against the run" not in await page_of(overview_of(sessions), sessions)
+
+
+async def test_what_the_second_look_changed_is_shown():
+    sessions = sessions_of(10)
+    page = await page_of(overview_of(sessions, statistics=Statistics(looked_at=1200, reassigned=34)), sessions)
+    assert "<dd>34 of 1,200 whose intent was in doubt</dd>" in page
+    assert "second look gave" not in await page_of(overview_of(sessions), sessions)
 
 
 async def test_a_run_without_labels_has_a_page():

@@ -11,9 +11,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from benchmarks.ledger_rows import fill
+from parley.domain.auto_analyze.taxonomy import GivenLabel, Taxonomy
 from parley.domain.costs import Costs
 from parley.domain.errors import Billed
-from parley.storage import outbox, paid_requests, retention, usage
+from parley.storage import outbox, paid_requests, retention, taxonomies, usage
 from parley.storage.audit import audit
 from parley.storage.database import Database
 from parley.storage.ledger import Held
@@ -35,6 +36,7 @@ from parley.storage.tables import (
     Recording,
     StoredAnalysis,
     StoredSession,
+    StoredTaxonomy,
     UsageLog,
     utc_now,
 )
@@ -239,6 +241,25 @@ async def test_analyses_are_deleted_and_then_the_sessions_that_none_names(books:
     assert await purge_results(books, old(after=-DAY)) == {}
     assert await purge_results(books, old("two")) == {"session_analyses": 2, "sessions": 1}
     assert await purge_results(books, old()) == {"session_analyses": 1, "sessions": 1, "recordings": 1}
+
+
+async def test_given_labels_are_deleted_when_no_run_has_them(books: LedgerFixture):
+    """Labels that are given again, or that a kept run may pass on to a fork, stay."""
+    for workspace, taxonomy in (("acme", "old"), ("acme", "running"), ("globex", "running"), ("acme", "again")):
+        await save(books, StoredTaxonomy(workspace_id=workspace, taxonomy_id=taxonomy, labels=[]))
+    run = {"workspace_id": "acme", "dataset_id": "d", "user_id": USER}
+    for job in ("old", "running"):
+        await save(books, AutoRun(**run, job_key=job, workflow_id=job, settings={"taxonomy": job}))
+    given = Taxonomy(labels=(GivenLabel(label="parcel"),))
+    await save(books, StoredTaxonomy(workspace_id="acme", taxonomy_id=given.id, labels=[]))
+    await books.run("UPDATE taxonomies SET created_at = created_at - interval '9 days'")
+    await books.run("UPDATE auto_runs SET created_at = created_at - interval '9 days'")
+    async with books.database.transaction() as tx:
+        await taxonomies.store(tx, "acme", given)
+    found = await purge_results(books, old("running", after=-DAY))
+    assert found == {"auto_runs": 1, "taxonomies": 3}
+    left = {(one.workspace_id, one.taxonomy_id) for one in await books.all(StoredTaxonomy)}
+    assert left == {("acme", "running"), ("acme", given.id)}
 
 
 async def test_a_run_is_deleted_with_its_parts(books: LedgerFixture):

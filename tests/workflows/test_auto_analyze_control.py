@@ -123,6 +123,31 @@ class TestBudget:
         assert (statistics_of(report).labelled, statistics_of(report).fallbacks) == (60, 0)
         assert await client.audit() == []
 
+    async def test_a_budget_below_one_request_parks_the_run_before_anything_is_paid(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        job = await start(client, path, chats(60), budget_usd="0.000001")
+        progress = await held(job, "budget")
+        assert (progress.sessions_done, progress.cost_usd) == (0, 0)
+        assert await simulator.requests() == []
+        assert (await job.resume(budget_usd=Decimal("0.000002"))).budget_usd == Decimal("0.000002")
+        await held(job, "budget")
+        await job.resume(budget_usd=Decimal(1))
+        assert statistics_of(await job.result()).labelled == 60
+        assert await client.audit() == []
+
+    async def test_a_run_that_finishes_with_a_budget_below_one_request_has_no_labels(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        job = await start(client, path, chats(20), budget_usd="0.000001")
+        await held(job, "budget")
+        await job.finish()
+        report = await job.result()
+        assert (report.status, statistics_of(report).labelled, report.labels) == ("completed", 0, ())
+        assert report.costs.confirmed_usd + report.costs.uncertain_usd == 0
+        assert await simulator.requests() == []
+        assert await client.audit() == []
+
     async def test_a_run_that_finishes_with_its_budget_merges_with_what_was_set_aside(
         self, client: Client, path: Path
     ) -> None:

@@ -147,6 +147,32 @@ class TestForks:
         assert found.same_name is not None
         assert 0 < found.same_name <= found.same_label <= 1
         assert len(found.examples) == min(len(found.moved), 5)
-        with pytest.raises(InvalidInput, match="name the model or the provider"):
+        assert (await second.overview()).compared == found
+        assert (await first.overview()).compared is None
+        with pytest.raises(InvalidInput, match="name another model, another provider or other instructions"):
             await client.fork_auto_analyze(first.job_key)
+        assert await client.audit() == []
+
+    async def test_a_fork_on_another_prompt_sends_its_instructions_with_each_request(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        first = await start(client, path, chats(40), provider="openai", instructions="Keep refunds apart.")
+        await first.result()
+        before = await simulator.billed()
+        second = await client.fork_auto_analyze(first.id, instructions="Keep refunds apart. " * 20)
+        statistics = (await second.result()).statistics
+        assert statistics is not None
+        assert (statistics.labelled, statistics.fallbacks) == (40, 0)
+        asked = (await simulator.billed())[len(before) :]
+        assert [one["model"] for one in asked] == [one["model"] for one in before]
+        more = sum(one["input_tokens"] for one in asked) - sum(one["input_tokens"] for one in before)
+        assert more > 50 * len(asked)
+        found = await client.compare_runs(first.job_key, second.job_key)
+        assert (found.first.instructions, found.second.tokens - found.first.tokens) == ("Keep refunds apart.", more)
+        plain = await client.fork_auto_analyze(first.id, instructions="")
+        assert plain.id != second.id
+        await plain.result()
+        assert (await client.compare_runs(first.job_key, plain.job_key)).second.instructions == ""
+        with pytest.raises(InvalidInput, match="at most 1000 characters"):
+            await client.fork_auto_analyze(first.id, instructions="x" * 1001)
         assert await client.audit() == []

@@ -12,9 +12,12 @@ from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowFailureError
 
+from activities.auto_analyze import evidence
 from parley import AutoAnalyzeHandle, Backend, Client
 from parley.client.backend import failure_of
+from parley.domain.auto_analyze.batching import ComparisonRoom
 from parley.domain.auto_analyze.contract import WORKFLOW, AutoAnalyzeInput, DiscoveryTerms, LabelKind, Statistics
+from parley.domain.auto_analyze.merging import chunks
 from parley.domain.errors import JobFailed
 from parley.domain.queues import WORKFLOWS
 from parley.settings import Settings
@@ -304,6 +307,25 @@ class TestEndings:
 
 @pytest.mark.usefixtures("worker")
 class TestConflicts:
+    async def test_the_labels_of_a_level_are_cut_into_requests_once(
+        self, client: Client, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """To cut thousands of labels takes seconds."""
+        cut: list[list[list[str]]] = []
+
+        def counted(*given: Any) -> list[list[str]]:
+            cut.append(chunks(*given))
+            return cut[-1]
+
+        monkeypatch.setattr(evidence, "chunks", counted)
+        monkeypatch.setattr(evidence, "comparison_room", lambda *_: ComparisonRoom(labels=3, tokens=100_000))
+        job = await start(client, path, chats(60))
+        statistics = statistics_of(await job.result())
+        assert (statistics.labelled, statistics.unmerged_chunks) == (60, 0)
+        assert sum(map(len, cut)) > len(cut)
+        labels = [tuple(map(tuple, made)) for made in cut]
+        assert len({*labels}) == len(labels)
+
     async def test_found_and_resolved_conflicts_are_counted_separately(
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:

@@ -35,7 +35,8 @@ async def test_seconds_left_accounts_for_streams_and_ends_with_labelling(
     client: Client, tmp_path: Path, simulator: SimulatorAdmin
 ) -> None:
     await simulator.fault("slow", provider="openai", times=None, hold=1)
-    job = await start(client, tmp_path / "chats.jsonl", chats(100), streams=STREAMS)
+    # The run reads its progress every two seconds: the streams must work for several of them.
+    job = await start(client, tmp_path / "chats.jsonl", chats(200), streams=STREAMS)
     early = await progress_in(job, Phase.DISCOVERY, at_least=2)
     in_discovery = early.discovery_total - early.sessions_done
     rest = early.sessions_total - early.discovery_total

@@ -10,13 +10,22 @@ import pytest
 from sqlalchemy import select
 from sqlmodel import col
 
-from parley import AutoAnalyzeHandle, AutoAnalyzeReport, Client, InvalidInput, JobFailed
+from parley import (
+    AutoAnalyzeHandle,
+    AutoAnalyzeReport,
+    Client,
+    GivenLabel,
+    InvalidInput,
+    JobFailed,
+    Taxonomy,
+)
 from parley.cli.billed import read_billed
 from parley.domain.auto_analyze.processing import BatchFigures
 from parley.domain.requests import Provider
 from parley.storage.tables import Attempt, PaidRequest, SubmissionLine
 from tests.parts import SimulatorAdmin
 from tests.workflows.test_auto_analyze import chats, path, sessions_of, start
+from tests.workflows.test_auto_analyze_control import held
 from tests.workflows.test_auto_analyze_limits import statistics_of
 
 __all__ = ["path"]
@@ -161,6 +170,20 @@ async def test_the_budget_cuts_a_run_into_several_batches(
     assert (await history_of(skipping_client, job)).count("auto_analyze.settle_submission") > 1
     assert report.costs.confirmed_usd <= Decimal("0.010")
     await check_books(skipping_client, simulator, Provider.OPENAI, path.parent)
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_budget_below_one_request_of_a_batch_parks_the_run(
+    client: Client, path: Path, simulator: SimulatorAdmin
+) -> None:
+    labels = Taxonomy(labels=(GivenLabel(label="billing dispute"), GivenLabel(label="password reset")), closed=True)
+    job = await started(client, path, budget_usd="0.000001", labels=labels)
+    await held(job, "budget")
+    assert await simulator.requests() == []
+    await job.resume(budget_usd=Decimal(1))
+    report = await job.result()
+    assert (statistics_of(report).labelled, figures_of(report).left_over) == (COUNT, 0)
+    await check_books(client, simulator, Provider.OPENAI, path.parent)
 
 
 @pytest.mark.usefixtures("worker")

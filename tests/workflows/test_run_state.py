@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from parley.domain.auto_analyze.contract import AutoAnalyzeInput, LabelKind, Phase, Plan, ReassignmentPlan, RunSnapshot
-from workflows.auto_analyze.run_state import RunState
+from workflows.auto_analyze.run_state import Conflicts, RunState
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 GIVEN = AutoAnalyzeInput(workspace_id="acme", user_id="ann", dataset_id="d", streams=5, debug=True)
@@ -30,3 +30,26 @@ def test_every_field_of_a_snapshot_is_restored() -> None:
     assert after.statistics() == before.statistics()
     assert after.progress() == before.progress()
     assert after.debug
+
+
+def test_conflicts_of_a_kind_that_is_compared_again_are_counted_once() -> None:
+    """The budget did not suffice to compare all kinds at the same time."""
+    run = state()
+    for kind in (LabelKind.INTENT, LabelKind.TRANSFER_REASON):
+        run.start_kind(kind)
+        run.add_conflicts(kind, Conflicts(found=3, unmerged_chunks=1))
+    run.complete_kind(LabelKind.TRANSFER_REASON)
+    assert (run.statistics().conflicts_found, run.statistics().unmerged_chunks) == (6, 2)
+    run.start_kind(LabelKind.INTENT)
+    run.add_conflicts(LabelKind.INTENT, Conflicts(found=3, kept_apart=2))
+    run.complete_kind(LabelKind.INTENT)
+    found = run.statistics()
+    assert (found.conflicts_found, found.kept_apart, found.unmerged_chunks) == (6, 2, 1)
+
+
+def test_conflicts_of_a_kind_that_is_not_compared_to_its_end_stay_behind() -> None:
+    run, after = state(), state()
+    run.start_kind(LabelKind.INTENT)
+    run.add_conflicts(LabelKind.INTENT, Conflicts(found=3))
+    after.restore(GIVEN, RunSnapshot.model_validate_json(run.snapshot().model_dump_json()))
+    assert (run.statistics().conflicts_found, after.statistics().conflicts_found) == (3, 0)

@@ -20,7 +20,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from parley.domain.routing import Candidate
     from workflows.auto_analyze.batches import on_a_provider, refusal_of
-    from workflows.auto_analyze.run_state import RunState
+    from workflows.auto_analyze.run_state import Conflicts, RunState
     from workflows.fallback import NoProviderServed, raise_if_cancelled
     from workflows.policies import BULK_STEP, STORAGE_STEP
 
@@ -37,8 +37,10 @@ class ConflictResolver:
     async def resolve(self, kind: LabelKind) -> None:
         """Compare all labels in one request if they fit, else in chunks, level by level, until nothing is merged.
 
-        If a chunk is too long for a candidate, the next level is cut for that candidate's context window.
+        If a chunk is too long for a candidate, the next level is cut for that candidate's context window. A kind for
+        which the budget did not suffice may be resolved again: then its conflicts are counted again.
         """
+        self._state.start_kind(kind)
         sized_for = self._candidates[0].model
         levels, level = MAX_LEVELS, 0
         while level < levels:
@@ -49,7 +51,7 @@ class ConflictResolver:
                 **STORAGE_STEP,
             )
             raise_if_cancelled()
-            self._state.add_conflicts(plan.spelled_alike, 0)
+            self._state.add_conflicts(kind, Conflicts(found=plan.spelled_alike))
             first = ResolveStep(
                 job=self._job,
                 candidate=self._candidates[0],
@@ -86,8 +88,10 @@ class ConflictResolver:
                 return outcome
             problem = outcome.refused or outcome.problem
             if problem:
-                self._state.add_unmerged_chunk(first.kind, problem)
-            self._state.add_conflicts(outcome.found, outcome.kept_apart)
+                self._state.warn_of_unmerged(first.kind, problem)
+            self._state.add_conflicts(
+                first.kind, Conflicts(outcome.found, outcome.kept_apart, unmerged_chunks=bool(problem))
+            )
             merged += outcome.merged
         return ResolveOutcome(merged=merged)
 

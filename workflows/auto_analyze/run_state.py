@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import NamedTuple
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
@@ -41,7 +42,19 @@ MAX_REFUSED_IN_A_ROW = 20
 # The last warnings are stored, each cut to a length, so that they do not swell the history.
 MAX_WARNINGS, WARNING_CHARACTERS = 3, 140
 WAITING_SHOWN = 3
+FOUND_AGAIN = "some may be found again by other names"
 NO_PLAN = Plan(candidates=(), discovery=0, sessions=0)
+
+
+class Conflicts(NamedTuple):
+    """Counters of the comparison of labels; see `Statistics`."""
+
+    found: int = 0
+    kept_apart: int = 0
+    unmerged_chunks: int = 0
+
+    def plus(self, other: "Conflicts") -> "Conflicts":
+        return Conflicts(*(one + more for one, more in zip(self, other, strict=True)))
 
 
 @dataclass
@@ -51,6 +64,7 @@ class RunState:
     `last_warnings` holds the newest texts, `warnings` counts all. `busy_seconds` is the time that streams spent on
     batches, `capacity_seconds` the time that they had. `discovery_steps` counts the rounds of the discovery, and
     `discovered` its sessions, once it has ended. `next_ordinal` is the next session of the discovery.
+    `comparing` counts the conflicts of kinds that are not compared to their end: these are compared again.
     """
 
     started_at: datetime = field(default_factory=workflow.now)
@@ -85,6 +99,7 @@ class RunState:
     conflicts_found: int = 0
     kept_apart: int = 0
     unmerged_chunks: int = 0
+    comparing: dict[LabelKind, Conflicts] = field(default_factory=dict)
     reviewed: bool | None = None
     reassignment: ReassignmentPlan | None = None
     next_reassignment: int = 0
@@ -290,9 +305,22 @@ class RunState:
         self.cached_tokens = statistics.cached_tokens
         self._show()
 
+    def start_kind(self, kind: LabelKind) -> None:
+        """The labels of a kind are compared from the beginning."""
+        self.comparing[kind] = Conflicts()
+
     def complete_kind(self, kind: LabelKind) -> None:
         """The labels of one more kind are compared."""
         self.kinds_resolved = (*self.kinds_resolved, kind)
+        counted = self._conflicts_with(self.comparing.pop(kind))
+        self.conflicts_found, self.kept_apart, self.unmerged_chunks = counted
+
+    def _conflicts_with(self, *comparing: Conflicts) -> Conflicts:
+        """What is counted of the kinds that are compared, and of these."""
+        counted = Conflicts(self.conflicts_found, self.kept_apart, self.unmerged_chunks)
+        for one in comparing:
+            counted = counted.plus(one)
+        return counted
 
     # What an operator changes, at any time.
 
@@ -355,12 +383,11 @@ class RunState:
     def add_retry(self) -> None:
         self.retries += 1
 
-    def add_conflicts(self, found: int, kept_apart: int) -> None:
-        self.conflicts_found += found
-        self.kept_apart += kept_apart
+    def add_conflicts(self, kind: LabelKind, counted: Conflicts) -> None:
+        """Count conflicts of a kind whose labels are being compared."""
+        self.comparing[kind] = self.comparing[kind].plus(counted)
 
-    def add_unmerged_chunk(self, kind: LabelKind, problem: str) -> None:
-        self.unmerged_chunks += 1
+    def warn_of_unmerged(self, kind: LabelKind, problem: str) -> None:
         self.add_warning(f"some {kind.value} labels stay unmerged: {problem}")
 
     def set_canonical(self, applied: AppliedConflicts) -> None:
@@ -386,11 +413,11 @@ class RunState:
         self.add_warning(f"a stream failed: {problem}" + ("; going on in sequence" if self.degraded else ""))
 
     def add_left_out(self, count: int) -> None:
-        """Count known labels that a request has no room for. The first time is a warning."""
+        """Count known labels that a request has no room for. The first time is a warning; the number grows."""
         if count > self.labels_left_out:
             is_first, self.labels_left_out = self.labels_left_out == 0, count
             if is_first:
-                self.add_warning(self._left_out)
+                self.add_warning(f"a request has no room for all known labels: {FOUND_AGAIN}")
 
     def add_warning(self, warning: str) -> None:
         self.last_warnings = (*self.last_warnings, warning[:WARNING_CHARACTERS])[-MAX_WARNINGS:]
@@ -414,6 +441,7 @@ class RunState:
     def statistics(self) -> Statistics:
         """The counters of the run. Counts of sessions and labels come from the database as the run ends."""
         utilisation = self.busy_seconds / self.capacity_seconds if self.capacity_seconds else 0.0
+        conflicts = self._conflicts_with(*self.comparing.values())
         return Statistics(
             discovery_sessions=self.next_ordinal,
             copies=self.plan.copies,
@@ -430,10 +458,10 @@ class RunState:
             already_labelled=self.plan.already_labelled,
             canonical_labels=self.canonical_labels,
             canonical_mappings=self.canonical_mappings,
-            conflicts_found=self.conflicts_found,
+            conflicts_found=conflicts.found,
             conflicts_resolved=sum(self.canonical_mappings.values()),
-            kept_apart=self.kept_apart,
-            unmerged_chunks=self.unmerged_chunks,
+            kept_apart=conflicts.kept_apart,
+            unmerged_chunks=conflicts.unmerged_chunks,
             looked_at=self.looked_at,
             reassigned=self.reassigned,
             reviewed=self.reviewed,
@@ -488,12 +516,9 @@ class RunState:
         slow = self.plan.warnings if self.phase is Phase.PARALLEL else ()
         if self.planned is not None and not self.is_planned and self.phase is Phase.PARALLEL:
             slow = (f"the streams end their batches, and {self.parallel_streams} go on", *slow)
-        left_out = (self._left_out,) if self.labels_left_out and self.phase in (Phase.DISCOVERY, Phase.PARALLEL) else ()
-        return "; ".join((*slow, *left_out))
-
-    @property
-    def _left_out(self) -> str:
-        return f"a request has no room for {self.labels_left_out} known labels: some may be found again by other names"
+        if self.labels_left_out and self.phase in (Phase.DISCOVERY, Phase.PARALLEL):
+            slow = (*slow, f"a request has no room for {self.labels_left_out} known labels: {FOUND_AGAIN}")
+        return "; ".join(slow)
 
     def _update(self) -> None:
         """Compute the pace again, and show the progress."""

@@ -72,6 +72,11 @@ def choice_tokens(sessions: int) -> int:
     return REPLY_TOKENS_BASE + CHOICE_TOKENS_PER_SESSION * sessions
 
 
+def tokens_of_instructions(instructions: str) -> int:
+    """The estimated tokens of what the operator of a run adds to its prompts."""
+    return len(instructions.encode()) // BYTES_PER_LABEL_TOKEN
+
+
 class ComparisonRoom(NamedTuple):
     """What one request has room for: so many `labels` in the reply, and so many `tokens` of labels in all."""
 
@@ -79,17 +84,20 @@ class ComparisonRoom(NamedTuple):
     tokens: int
 
 
-def comparison_room(model: str) -> ComparisonRoom:
-    """How many labels a model can compare in one request, by its longest reply and its context window."""
+def comparison_room(model: str, added: int = 0) -> ComparisonRoom:
+    """How many labels a model can compare in one request, by its longest reply and its context window.
+
+    `added`: the tokens of the operator's instructions.
+    """
     room = window(model)
     by_reply = (room.reply - REPLY_TOKENS_BASE) // RESOLVE_TOKENS_PER_LABEL
-    tokens = int((room.context - INSTRUCTION_TOKENS - REPLY_TOKENS_BASE) / TOKEN_MARGIN)
+    tokens = int((room.context - INSTRUCTION_TOKENS - REPLY_TOKENS_BASE) / TOKEN_MARGIN) - added
     return ComparisonRoom(by_reply, tokens)
 
 
-def compared_at_once(labels: Sequence[LabelEvidence], model: str) -> bool:
-    """Whether a model can compare these labels in one request."""
-    room = comparison_room(model)
+def compared_at_once(labels: Sequence[LabelEvidence], model: str, added: int = 0) -> bool:
+    """Whether a model can compare these labels in one request. `added`: as in `comparison_room`."""
+    room = comparison_room(model, added)
     return len(labels) <= room.labels and sum(map(comparison_tokens, labels)) <= room.tokens
 
 
@@ -154,10 +162,13 @@ def even_quota(sessions: int, streams: int, model: str) -> int:
     return max(-(-sessions // (streams * rounds)), 1)
 
 
-def cuts(tokens: Sequence[int], model: str, quota: int) -> list[int]:
-    """How many sessions each batch has, of sessions with so many tokens in their order."""
+def cuts(tokens: Sequence[int], model: str, quota: int, added: int = 0) -> list[int]:
+    """How many sessions each batch has, of sessions with so many tokens in their order.
+
+    `added`: the tokens of the operator's instructions.
+    """
     sizes: list[int] = []
-    at, room = 0, label_room(model)
+    at, room = 0, label_room(model) + added
     while at < len(tokens):
         sizes.append(batch_size(tokens[at : at + quota], model, quota, room))
         at += sizes[-1]

@@ -9,7 +9,10 @@ from parley.domain.model import Model
 
 
 class RunSide(Model):
-    """One of the runs: the models that answered, its settled and uncertain cost in USD, its tokens, and its intents."""
+    """One of the runs: the models that answered, its settled and uncertain cost in USD, its tokens, and its intents.
+
+    instructions: what its operator added to the prompts.
+    """
 
     id: str
     job_key: str
@@ -17,6 +20,7 @@ class RunSide(Model):
     cost_usd: Decimal
     tokens: int
     intents: int
+    instructions: str = ""
 
 
 class PairOfLabels(Model):

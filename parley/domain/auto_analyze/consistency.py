@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from math import comb, log2
 from typing import NamedTuple
 
-from parley.domain.auto_analyze.probing import Pair, share_alike, wilson
+from parley.domain.auto_analyze.probing import Pair, share_alike
+from parley.domain.intervals import wilson
 from parley.domain.model import Model
 
 # The specification's aim for sessions with the same transcript.
@@ -91,6 +92,7 @@ def consistency(
         final[one.group][one.final] += one.sessions
     labelled = sum(after.values())
     merged = [(one.merged, one.merged_probe) for one in probes]
+    interval = wilson(sum(one == other for one, other in merged), len(merged))
     return Consistency(
         copies=sum(one.sessions for one in copies),
         agreement_before=agreement(first),
@@ -107,5 +109,5 @@ def consistency(
         probes=len(probes),
         probe_agreement_before=share_alike([(one.first, one.probe) for one in probes]),
         probe_agreement=share_alike(merged),
-        probe_interval=wilson(sum(one == other for one, other in merged), len(merged)),
+        probe_interval=(interval.low, interval.high) if interval else None,
     )

@@ -51,6 +51,8 @@ MAX_STREAMS = 64
 # Measured with `benchmarks overhead`: see docs/auto-analyze.md.
 DEFAULT_MAX_STALENESS = 4
 MOST_PROBES = 200
+# Each step of a run carries them, so that they are in its history as often.
+MOST_INSTRUCTIONS = 1000
 # The first round of labels that a run was given, and of those that only a probe has: before and after all rounds.
 GIVEN_ROUND, PROBED_ROUND = -1_000_000, 1_000_000
 
@@ -120,7 +122,8 @@ class AutoAnalyzeInput(ByName):
     `taxonomy`: the labels to start from, by their hash; `closed`: the kinds that take no other label. `since`: the key
     of an earlier job; sessions that it labelled are left out, and its labels are those to start from. `probes`: how
     many sessions are labelled a second time to measure how often streams agree; 0 for none, None for 1%, 5 to 50.
-    `fork_of`: the key of the job whose sample and batches this run has.
+    `fork_of`: the key of the job whose sample and batches this run has. `instructions`: what the operator adds to the
+    prompts that label sessions, merge labels, and look at intents again; up to 1,000 characters.
     `processing`: `batch` sends the requests of the streams to the provider's batch API, which answers within a day at
     half price; they contain the labels of the discovery, and no later ones.
     """
@@ -141,6 +144,7 @@ class AutoAnalyzeInput(ByName):
     since: Text | None = None
     probes: int | None = Field(default=None, ge=0, le=MOST_PROBES)
     fork_of: Text | None = None
+    instructions: Text = Field(default="", max_length=MOST_INSTRUCTIONS)
     review: bool = False
     review_limit_seconds: int = Field(default=DEFAULT_REVIEW_LIMIT_SECONDS, gt=0, le=MAX_WAIT_LIMIT_SECONDS)
     processing: Processing = "realtime"

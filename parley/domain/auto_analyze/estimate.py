@@ -12,6 +12,7 @@ from parley.domain.auto_analyze.batching import (
     discovery_rounds,
     even_quota,
     resolution_tokens,
+    tokens_of_instructions,
 )
 from parley.domain.auto_analyze.contract import AutoAnalyzeInput, LabelKind, Phase
 from parley.domain.auto_analyze.nearest import NEAREST
@@ -178,15 +179,18 @@ def estimate(
 
 
 def _discovery(tokens: Sequence[int], given: AutoAnalyzeInput, model: str, labels: int) -> _Work:
-    requests = len(cuts(tokens, model, discovery_quota(given.sessions_per_stream)))
+    added = tokens_of_instructions(given.instructions)
+    requests = len(cuts(tokens, model, discovery_quota(given.sessions_per_stream), added))
     # Labels are found on the way: a request has half of them on average.
-    return _labelling(Phase.DISCOVERY, tokens, requests, discovery_rounds(requests), labels - LABELS // 2)
+    found = labels - LABELS // 2
+    return _labelling(Phase.DISCOVERY, tokens, requests, discovery_rounds(requests), found, added)
 
 
 def _streams(tokens: Sequence[int], given: AutoAnalyzeInput, model: str, labels: int) -> _Work:
     quota = given.sessions_per_stream or even_quota(len(tokens), given.streams, model)
-    requests = len(cuts(tokens, model, quota))
-    return _labelling(Phase.PARALLEL, tokens, requests, -(-requests // given.streams), labels)
+    added = tokens_of_instructions(given.instructions)
+    requests = len(cuts(tokens, model, quota, added))
+    return _labelling(Phase.PARALLEL, tokens, requests, -(-requests // given.streams), labels, added)
 
 
 def _probes(work: Workload, given: AutoAnalyzeInput, labels: int) -> _Work:
@@ -194,12 +198,14 @@ def _probes(work: Workload, given: AutoAnalyzeInput, labels: int) -> _Work:
     count = probe_count(given.probes, work.sent)
     requests = -(-count // min(given.sessions_per_stream or AT_ONCE, AT_ONCE))
     each = (sum(work.sample) + sum(work.rest)) // max(work.sent, 1)
-    return _labelling(Phase.PROBES, [each] * count, requests, -(-requests // given.streams), labels)
+    added = tokens_of_instructions(given.instructions)
+    return _labelling(Phase.PROBES, [each] * count, requests, -(-requests // given.streams), labels, added)
 
 
-def _labelling(phase: Phase, tokens: Sequence[int], requests: int, rounds: int, labels: int) -> _Work:
+def _labelling(phase: Phase, tokens: Sequence[int], requests: int, rounds: int, labels: int, added: int) -> _Work:
+    """`added`: the tokens of the operator's instructions."""
     nearest = min(NEAREST * -(-len(tokens) // max(requests, 1)), labels // len(LabelKind))
-    sent_with_each = count_tokens(LABEL_SYSTEM) + labels * LABEL_TOKENS + nearest * NEAREST_TOKENS
+    sent_with_each = count_tokens(LABEL_SYSTEM) + added + labels * LABEL_TOKENS + nearest * NEAREST_TOKENS
     sent = sum(tokens) + len(tokens) * TOKENS_BESIDE_MESSAGES + requests * sent_with_each
     return _Work(phase, requests, rounds, sent, len(tokens) * LABELS_OF_A_SESSION)
 
@@ -209,11 +215,13 @@ def _conflicts(given: AutoAnalyzeInput, model: str) -> _Work:
     canonical name."""
     kinds = len(LabelKind) - len(given.closed)
     by_kind = -(-LABELS // len(LabelKind))
-    room, in_prompt = comparison_room(model), LABEL_TOKENS + EVIDENCE_TOKENS
+    added, in_prompt = tokens_of_instructions(given.instructions), LABEL_TOKENS + EVIDENCE_TOKENS
+    room = comparison_room(model, added)
     at_once = min(room.labels, room.tokens // (in_prompt + RESOLVE_TOKENS_PER_LABEL))
     requests = kinds * -(-by_kind // at_once)
     labels = kinds * by_kind
-    return _Work(Phase.CONFLICTS, requests, requests, _compared_tokens(requests, labels), 2 * labels * LABEL_TOKENS)
+    sent = _compared_tokens(requests, labels) + requests * added
+    return _Work(Phase.CONFLICTS, requests, requests, sent, 2 * labels * LABEL_TOKENS)
 
 
 def _compared_tokens(requests: int, labels: int) -> int:
@@ -225,7 +233,8 @@ def _second_look(work: Workload, given: AutoAnalyzeInput) -> _Work:
     """The sessions in doubt, with the evidence of the labels that they choose from."""
     doubts = int(work.sent * DOUBTS_SHARE) if given.reassign and not given.has_closed_intents else 0
     requests = -(-doubts // DOUBTS_TOGETHER)
-    sent = requests * (count_tokens(REASSIGN_SYSTEM) + CHOICES_TOKENS) + doubts * DOUBT_TOKENS
+    with_each = count_tokens(REASSIGN_SYSTEM) + tokens_of_instructions(given.instructions) + CHOICES_TOKENS
+    sent = requests * with_each + doubts * DOUBT_TOKENS
     return _Work(Phase.REASSIGNMENT, requests, -(-requests // given.streams), sent, doubts * DECISION_TOKENS)
 
 

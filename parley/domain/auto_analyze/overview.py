@@ -5,6 +5,7 @@ from collections import Counter
 from datetime import datetime
 from decimal import Decimal
 
+from parley.domain.auto_analyze.comparison import RunComparison
 from parley.domain.auto_analyze.consistency import CATCH_ALL_SHARE, Consistency
 from parley.domain.auto_analyze.contract import LabelCount, LabelKind, Statistics
 from parley.domain.auto_analyze.drift import KindDrift
@@ -72,6 +73,7 @@ class RunOverview(Model):
         new_labels: of the discovery and of each round that found one.
         consistency: the figures of its intents.
         since: the run that it goes on from; None for a run on its own.
+        compared: a completed fork with the run that it repeats; None for other runs, and where that one is purged.
     """
 
     id: str
@@ -92,6 +94,7 @@ class RunOverview(Model):
     consistency: Consistency
     costs: Costs
     since: EarlierRun | None = None
+    compared: RunComparison | None = None
 
     def of_kind(self, kind: LabelKind) -> list[LabelCount]:
         """The labels of a kind, the most frequent first."""

@@ -6,7 +6,6 @@ were known to that round. Its second labels are not a result: they are compared 
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from math import sqrt
 from typing import NamedTuple
 
 SHARE, LEAST, MOST = 0.01, 5, 50
@@ -88,14 +87,3 @@ class Pair(NamedTuple):
 def share_alike(pairs: Sequence[tuple[str, str]]) -> float | None:
     """The share of pairs whose labels are equal; None without pairs."""
     return round(sum(one == other for one, other in pairs) / len(pairs), 4) if pairs else None
-
-
-def wilson(alike: int, pairs: int) -> tuple[float, float] | None:
-    """The 95% interval of a share, by Wilson (1927); None without pairs. It holds for few pairs, and near 0 and 1."""
-    if not pairs:
-        return None
-    z = 1.96
-    share, spread = alike / pairs, z**2 / pairs
-    middle = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * sqrt(share * (1 - share) / pairs + spread / (4 * pairs))
-    return round(max(middle - half, 0.0), 4), round(min(middle + half, 1.0), 4)

@@ -23,6 +23,7 @@ from parley.domain.auto_analyze.batching import (
     reply_tokens,
     resolution_tokens,
     tighter,
+    tokens_of_instructions,
     tokens_of_labels,
 )
 from parley.domain.auto_analyze.contract import Batch, LabelKind
@@ -127,6 +128,15 @@ def test_batches_leave_room_for_labels_that_are_not_known_yet():
     room = prompt_budget("gpt-4o-mini", label_room("gpt-4o-mini"), 4)
     assert cuts([room // 4] * 8, "gpt-4o-mini", 4) == [4, 4]
     assert max(cuts([room // 3] * 8, "gpt-4o-mini", 4)) == 3
+
+
+def test_instructions_take_their_room_from_sessions_and_labels():
+    added = tokens_of_instructions("b" * 999)
+    room = prompt_budget("", label_room(""), 4)
+    assert cuts([room // 4] * 4, "", 4) == [4]
+    assert cuts([room // 4] * 4, "", 4, added) == [3, 1]
+    assert comparison_room("", added).tokens == comparison_room("").tokens - added
+    assert comparison_room("", added).labels == comparison_room("").labels
 
 
 @pytest.mark.parametrize("sessions", [1, 7, 50, 85, 1000, 12_345])

@@ -54,6 +54,14 @@ def test_every_phase_is_estimated():
     assert phases(found)[Phase.REASSIGNMENT] == 46
 
 
+def test_instructions_are_sent_with_each_request():
+    work = workload_of(alike(1000), AutoAnalyzeInput(workspace_id="acme", user_id="ann", dataset_id="d"))
+    plain, instructed = planned(work), planned(work, instructions="b" * 300)
+    assert phases(plain) == phases(instructed)
+    for one, other in zip(plain.phases, instructed.phases, strict=True):
+        assert other.input_tokens == one.input_tokens + 100 * one.requests
+
+
 def test_what_is_turned_off_costs_nothing():
     work = even_workload(1000, 40_000, 0, AutoAnalyzeInput(workspace_id="acme", user_id="ann", dataset_id="d"))
     found = planned(work, reassign=False, probes=0)

@@ -108,6 +108,15 @@ class TestChunks:
         for one, other in [*pairwise(names)][::2]:
             assert any({one, other} <= chunk for chunk in made)
 
+    def test_five_thousand_labels_meet_those_that_are_alike(self):
+        names = [f"{chr(97 + at % 26)}{at:04}" for at in range(5000)]
+        twins = [label(name, 1, f"where is object{at // 2} of desk{at % 500}") for at, name in enumerate(names)]
+        made = chunks(twins[::2] + twins[1::2], dict.fromkeys(names, 100), room=100_000, most=395)
+        assert {name for chunk in made for name in chunk} == {*names}
+        assert max(map(len, made)) <= 395
+        chunk_of = {name: {place for place, chunk in enumerate(made) if name in chunk} for name in names}
+        assert all(chunk_of[one] & chunk_of[other] for one, other in [*pairwise(names)][::2])
+
     def test_chunks_are_deterministic(self):
         names = [f"label {at:03} of {at % 7}" for at in range(100)]
         made = [chunks(labels(*names), dict.fromkeys(names, 1), room=30, most=30) for _ in range(2)]

@@ -3,7 +3,7 @@
 import pytest
 
 from parley.domain.auto_analyze.consistency import consistency
-from parley.domain.auto_analyze.probing import Pair, drawn, probe_batches, probe_count, wilson
+from parley.domain.auto_analyze.probing import Pair, drawn, probe_batches, probe_count
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,9 @@ def test_the_agreement_of_probes_is_before_and_after_merging():
 
 
 def test_there_is_no_interval_without_probes():
-    assert wilson(0, 0) is None
-    assert wilson(50, 50) == (0.9286, 1.0)
+    assert consistency({}, {}, [], 0).probe_interval is None
+    alike = [Pair("refund", "refund", "refund", "refund")] * 50
+    assert consistency({"refund": 50}, {"refund": 50}, [], 50, alike).probe_interval == (0.9287, 1.0)
 
 
 def test_catch_alls_and_other_are_shares_of_labelled_sessions():

@@ -8,18 +8,20 @@ from parley.domain.auto_analyze.batching import INSTRUCTION_TOKENS, reply_tokens
 from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.auto_analyze.prompts import (
+    ADDED,
     CONDENSED_SCHEMA,
     GROUP_SCHEMA,
     LABEL_SCHEMA,
     LABEL_SYSTEM,
     classification_request,
     condense_request,
+    reassignment_request,
     resolution_request,
     transcript,
 )
 from parley.domain.auto_analyze.validation import judge
 from parley.domain.chat import ChatMessage, Containment
-from parley.domain.requests import ChatRequest
+from parley.domain.requests import ChatRequest, fingerprint
 from parley.domain.tokens import count_tokens
 from tests.domain.auto_analyze.chats import chat, reply, said
 
@@ -108,6 +110,24 @@ def test_the_nearest_labels_have_a_definition_and_an_example():
 def test_the_instructions_fit_the_tokens_that_are_reserved_for_them():
     request = classification_request({}, {}, {})
     assert count_tokens("".join(message.content for message in request.messages)) < INSTRUCTION_TOKENS
+
+
+def labelled(instructions: str) -> list[ChatRequest]:
+    """The requests that decide about labels."""
+    return [
+        classification_request({}, {}, {}, instructions=instructions),
+        classification_request({}, {}, {}, closed=[LabelKind.INTENT], instructions=instructions),
+        resolution_request(LabelKind.INTENT, [], instructions),
+        reassignment_request({}, {}, instructions),
+    ]
+
+
+def test_instructions_of_the_operator_are_added_to_each_prompt_for_labels():
+    for plain, added, blank in zip(labelled(""), labelled(" Keep refunds apart.\n"), labelled(" \n"), strict=True):
+        assert added.messages[0].content == f"{plain.messages[0].content}\n\n{ADDED}\nKeep refunds apart."
+        assert added.messages[1:] == plain.messages[1:]
+        assert blank == plain
+        assert fingerprint(added) != fingerprint(plain)
 
 
 def test_a_condensed_text_replaces_only_its_session():
