@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 from temporalio import workflow
 
@@ -21,6 +22,7 @@ from parley.domain.errors import Billed, ProviderUnavailable
 from parley.domain.requests import Provider
 from parley.providers.batch_api import LineResult
 from parley.providers.openai_batches import OpenAIBatches
+from parley.storage import auto_analyze as runs
 from parley.storage.tables import Attempt, PaidRequest, SubmissionLine
 from tests.parts import SimulatorAdmin
 from tests.workflows.test_auto_analyze import chats, path, sessions_of, start
@@ -259,6 +261,37 @@ async def test_a_run_that_is_to_finish_in_its_next_segment_takes_the_replies_fir
     await job.finish()
     report = await job.result()
     assert (report.status, figures_of(report).answered) == ("completed", LINES // 2)
+    await check_books(client, simulator, Provider.OPENAI, path.parent)
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_run_that_is_cancelled_as_its_next_segment_begins_takes_the_replies(
+    client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing, "SHORTEST_PAUSE", timedelta(seconds=0.2))
+    is_full, is_planning, replan = Event(), asyncio.Event(), runs.replan
+
+    async def plan_slowly(tx: AsyncSession, workspace_id: str, job_key: str, plan: int, streams: int) -> bool:
+        if plan > 1:
+            is_planning.set()
+            await asyncio.sleep(DAY)
+        return await replan(tx, workspace_id, job_key, plan, streams)
+
+    monkeypatch.setattr(runs, "replan", plan_slowly)
+    monkeypatch.setattr(
+        processing, "history_is_long", lambda: is_full.is_set() and workflow.info().continued_run_id is None
+    )
+    await simulator.post("batches", seconds=DAY)
+    await simulator.fault("batch_half")
+    job = await started(client, path)
+    await submitted(job)
+    await job.set_streams(2)
+    is_full.set()
+    await asyncio.wait_for(is_planning.wait(), 60)
+    await job.cancel()
+    with pytest.raises(JobFailed):
+        await job.result()
+    assert figures_of(await job.report()).answered == LINES // 2
     await check_books(client, simulator, Provider.OPENAI, path.parent)
 
 

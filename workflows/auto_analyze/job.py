@@ -225,6 +225,8 @@ class AutoAnalyze:
         """Plan the run, or go on where the previous segment ended."""
         if snapshot is not None:
             self._state.restore(self._job.input, snapshot)
+            # Its open submissions are to be settled, however early the segment ends.
+            self._batches = BatchProcessing(self._job, self._state)
             return
         plan = await workflow.execute_activity_method(
             RunActivities.prepare, self._job, summary="sample, order, budget", **BULK_STEP
