@@ -137,7 +137,7 @@ class Batches:
 
 def as_json_lines(batch: Batch, lines: Sequence[Mapping[str, Any]]) -> bytes:
     """The lines of a file of results. With the fault `batch_odd_lines` one comes twice, and two are of no use."""
-    texts = [json.dumps(line) for line in lines]
+    texts = [json.dumps(line, ensure_ascii=False) for line in lines]
     if batch.fault == "batch_odd_lines" and lines:
         unknown = {**lines[0], "custom_id": "00000000-0000-0000-0000-000000000000"}
         texts += [texts[0], json.dumps(unknown), "this is not JSON"]

@@ -22,6 +22,7 @@ from parley.providers.batch_api import (
     LineResult,
     Sending,
     fields_of,
+    lines_in,
     read_line,
     text_of,
 )
@@ -110,9 +111,8 @@ class AnthropicBatches(AnthropicAdapter):
         """The lines of the results, unread: the SDK gives up at the first one that is not JSON."""
         batches = self._client.messages.batches.with_streaming_response
         async with batches.results(vendor_id) as content:
-            async for line in content.iter_lines():
-                if line.strip():
-                    yield line
+            async for line in lines_in(content.iter_bytes()):
+                yield line
 
 
 def _lines(batch: MessageBatch) -> int:

@@ -4,7 +4,7 @@ A request in a batch is a line, under the id of its attempt. The vendor calls th
 """
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -118,6 +118,21 @@ class BatchApi(Protocol):
     async def close(self) -> None:
         """Close the connections."""
         ...
+
+
+async def lines_in(content: AsyncIterable[bytes]) -> AsyncGenerator[str]:
+    """The lines of a file that are not blank, as it arrives.
+
+    Only a line break ends one: `iter_lines` of the SDKs also cuts at U+2028 or U+0085, which a reply may contain.
+    """
+    rest = b""
+    async for part in content:
+        *complete, rest = (rest + part).split(b"\n")
+        for line in complete:
+            if line.strip():
+                yield line.decode(errors="replace")
+    if rest.strip():
+        yield rest.decode(errors="replace")
 
 
 def read_line(line: str) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from parley.providers.batch_api import (
     LineResult,
     Sending,
     fields_of,
+    lines_in,
     read_line,
     text_of,
 )
@@ -107,9 +108,8 @@ class OpenAIBatches(OpenAIAdapter):
             batch = await self._client.batches.retrieve(vendor_id)
             for file in filter(None, (batch.output_file_id, batch.error_file_id)):
                 async with self._client.files.with_streaming_response.content(file) as content:
-                    async for line in content.iter_lines():
-                        if line.strip():
-                            yield self._result(line)
+                    async for line in lines_in(content.iter_bytes()):
+                        yield self._result(line)
 
     def _result(self, line: str) -> LineResult:
         given = read_line(line)

@@ -13,7 +13,7 @@ import pytest
 from parley.domain.errors import BadRequest, Billed, ProviderError, ProviderNotConfigured, ProviderUnavailable
 from parley.domain.pricing import BATCH
 from parley.domain.requests import Message, Provider
-from parley.providers.batch_api import BatchApi, LineResult, Sending
+from parley.providers.batch_api import BatchApi, LineResult, Sending, lines_in
 from parley.providers.registry import Providers
 from tests.parts import SimulatorAdmin
 from tests.providers.vendors import AUDIO, MODEL, chat, question, settings
@@ -130,6 +130,18 @@ async def test_odd_lines_are_read_past(api: BatchApi, simulator: SimulatorAdmin,
     assert len(found) == COUNT + 3
     assert given.attempt_ids < {result.attempt_id for result in found}
     assert len([result for result in found if result.reply is None and result.error is None]) == 1
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+async def test_only_a_line_break_ends_a_line(size: int):
+    replies = ["two\u2028lines", "next\u0085line", "a\u2029paragraph \U0001f600"]
+    content = "\n\n".join(json.dumps(reply, ensure_ascii=False) for reply in replies).encode()
+
+    async def arriving() -> AsyncIterator[bytes]:
+        for start in range(0, len(content), size):
+            yield content[start : start + size]
+
+    assert [json.loads(line) async for line in lines_in(arriving())] == replies
 
 
 async def test_a_line_that_the_vendor_refuses_has_its_error(api: BatchApi, tmp_path: Path):

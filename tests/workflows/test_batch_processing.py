@@ -2,13 +2,18 @@
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
+from temporalio import workflow
 
 from parley import (
     AutoAnalyzeHandle,
@@ -21,12 +26,18 @@ from parley import (
 )
 from parley.cli.billed import read_billed
 from parley.domain.auto_analyze.processing import BatchFigures
+from parley.domain.errors import Billed, ProviderUnavailable
 from parley.domain.requests import Provider
+from parley.providers.batch_api import LineResult
+from parley.providers.openai_batches import OpenAIBatches
+from parley.storage import auto_analyze as runs
 from parley.storage.tables import Attempt, PaidRequest, SubmissionLine
 from tests.parts import SimulatorAdmin
 from tests.workflows.test_auto_analyze import chats, path, sessions_of, start
 from tests.workflows.test_auto_analyze_control import held
 from tests.workflows.test_auto_analyze_limits import statistics_of
+from workflows.auto_analyze import submissions as processing
+from workflows.policies import SUBMISSION_STEP
 
 __all__ = ["path"]
 VENDORS = (Provider.OPENAI, Provider.ANTHROPIC)
@@ -36,6 +47,8 @@ COUNT = 60
 # The first 8 of the 60 sessions are the discovery, and a batch of sessions has 4.
 LINES = 13
 DAY = 86_400
+# After so many a step on a batch gives up.
+ATTEMPTS = SUBMISSION_STEP["retry_policy"].maximum_attempts
 
 
 async def started(client: Client, path: Path, **terms: Any) -> AutoAnalyzeHandle:
@@ -217,6 +230,91 @@ async def test_cancelling_a_run_cancels_the_batch_and_keeps_what_is_answered(
     assert (report.status, figures_of(report).answered) == ("cancelled", LINES // 2)
     labelled = [one for one in await sessions_of(client, job) if one.intent]
     assert len(labelled) == statistics_of(report).labelled > LINES
+    await check_books(client, simulator, Provider.OPENAI, path.parent)
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_cancelled_run_takes_the_replies_as_soon_as_the_provider_gives_them(
+    client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing, "SHORTEST_PAUSE", timedelta(seconds=0.2))
+    results, tries = OpenAIBatches.results, iter(range(100))
+
+    async def later(api: OpenAIBatches, vendor_id: str) -> AsyncGenerator[LineResult]:
+        if next(tries) < ATTEMPTS:
+            raise ProviderUnavailable("openai", "the file cannot be read now", billed=Billed.NO)
+        async for result in results(api, vendor_id):
+            yield result
+
+    monkeypatch.setattr(OpenAIBatches, "results", later)
+    await simulator.post("batches", seconds=DAY)
+    await simulator.fault("batch_half")
+    job = await started(client, path)
+    await submitted(job)
+    await job.cancel()
+    with pytest.raises(JobFailed):
+        await job.result()
+    assert figures_of(await job.report()).answered == LINES // 2
+    await check_books(client, simulator, Provider.OPENAI, path.parent)
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_run_that_is_to_finish_in_its_next_segment_takes_the_replies_first(
+    client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing, "SHORTEST_PAUSE", timedelta(seconds=0.2))
+    is_full, has_ended = Event(), Event()
+
+    def history_is_long() -> bool:
+        is_long = is_full.is_set() and workflow.info().continued_run_id is None
+        if is_long:
+            has_ended.set()
+        return is_long
+
+    monkeypatch.setattr(processing, "history_is_long", history_is_long)
+    await simulator.post("batches", seconds=DAY)
+    await simulator.fault("batch_half")
+    job = await started(client, path)
+    await submitted(job)
+    await job.pause()
+    is_full.set()
+    async with asyncio.timeout(60):
+        while not has_ended.is_set():
+            await asyncio.sleep(0.1)
+    await job.finish()
+    report = await job.result()
+    assert (report.status, figures_of(report).answered) == ("completed", LINES // 2)
+    await check_books(client, simulator, Provider.OPENAI, path.parent)
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_run_that_is_cancelled_as_its_next_segment_begins_takes_the_replies(
+    client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing, "SHORTEST_PAUSE", timedelta(seconds=0.2))
+    is_full, is_planning, replan = Event(), asyncio.Event(), runs.replan
+
+    async def plan_slowly(tx: AsyncSession, workspace_id: str, job_key: str, plan: int, streams: int) -> bool:
+        if plan > 1:
+            is_planning.set()
+            await asyncio.sleep(DAY)
+        return await replan(tx, workspace_id, job_key, plan, streams)
+
+    monkeypatch.setattr(runs, "replan", plan_slowly)
+    monkeypatch.setattr(
+        processing, "history_is_long", lambda: is_full.is_set() and workflow.info().continued_run_id is None
+    )
+    await simulator.post("batches", seconds=DAY)
+    await simulator.fault("batch_half")
+    job = await started(client, path)
+    await submitted(job)
+    await job.set_streams(2)
+    is_full.set()
+    await asyncio.wait_for(is_planning.wait(), 60)
+    await job.cancel()
+    with pytest.raises(JobFailed):
+        await job.result()
+    assert figures_of(await job.report()).answered == LINES // 2
     await check_books(client, simulator, Provider.OPENAI, path.parent)
 
 

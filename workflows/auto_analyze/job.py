@@ -225,6 +225,8 @@ class AutoAnalyze:
         """Plan the run, or go on where the previous segment ended."""
         if snapshot is not None:
             self._state.restore(self._job.input, snapshot)
+            # Its open submissions are to be settled, however early the segment ends.
+            self._batches = BatchProcessing(self._job, self._state)
             return
         plan = await workflow.execute_activity_method(
             RunActivities.prepare, self._job, summary="sample, order, budget", **BULK_STEP
@@ -286,13 +288,13 @@ class AutoAnalyze:
     async def _label_in_streams(self) -> None:
         """Phase 2: parallel streams, a segment of them at a time."""
         state = self._state
-        if state.next_ordinal >= state.plan.requested or state.finishing:
+        if state.next_ordinal >= state.plan.requested or state.has_finished_labelling:
             return
         self._state.start_phase(Phase.PARALLEL)
         self._streams = ParallelStreams(self._job, self._state, self._make_labeller)
         if await self._ask_in_batches(self._streams) and not state.finishing and await self._streams.label():
             return
-        if state.finishing:
+        if state.has_finished_labelling:
             return
         await workflow.wait_condition(lambda: not state.paused)
         await self._continue_as_new()

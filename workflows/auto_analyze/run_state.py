@@ -153,6 +153,11 @@ class RunState:
         return self.paused or self.finishing
 
     @property
+    def has_finished_labelling(self) -> bool:
+        """Whether the run is to finish, and no batch has a reply that is paid for and not taken."""
+        return self.finishing and not self.submissions.open
+
+    @property
     def controls(self) -> RunControls:
         return RunControls(
             held=self._held, finishing=self.finishing, budget_usd=self.budget_usd, streams=self.parallel_streams

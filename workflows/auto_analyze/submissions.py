@@ -76,8 +76,7 @@ class BatchProcessing:
         polled = await self._poll(number, cancel=True)
         if polled is None or polled.state == "working":
             return False
-        await self._settle(number, give_up=False)
-        return True
+        return await self._settle(number, give_up=False)
 
     async def _submit_all(self) -> None:
         """Submit until all is submitted, the budget is reserved, or enough is open.
@@ -112,6 +111,7 @@ class BatchProcessing:
             # It may have them: what they may cost stays uncertain.
             self._state.add_submission(number, Submitted(lines=0, next_step=None, refused=error.message))
             await self._settle(number, give_up=True)
+            self._submitting = None
             return
         self._state.add_submission(number, submitted)
         self._submitting = None
@@ -148,7 +148,8 @@ class BatchProcessing:
             workflow.logger.warning("a batch was not looked at: %s", error.cause or error)
             return None
 
-    async def _settle(self, number: int, *, give_up: bool) -> None:
+    async def _settle(self, number: int, *, give_up: bool) -> bool:
+        """Take the replies. Returns False where the provider does not give them now: then the next look tries again."""
         step = SettleSubmission(**self._step(number), give_up=give_up)
         try:
             settled: SettledSubmission = await self._execute(
@@ -157,8 +158,9 @@ class BatchProcessing:
         except ActivityError as error:
             if give_up or is_cancelled_exception(error):
                 raise error.cause or error from None
-            return  # the provider does not give the results now: the next look tries again
+            return False
         self._state.settle_submission(number, settled)
+        return True
 
     async def _on_the_provider(self, activity: Any, step: SubmissionStep) -> Any:
         """Run a step on the provider. While it is down, wait until it is up."""
