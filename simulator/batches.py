@@ -130,7 +130,7 @@ class Batches:
             status, body = self._vendor.error(refusal, received.request_id)
             log.end(received, "refused", status)
             return Result(line, "refused", status, dict(body) if isinstance(body, dict) else {})
-        log.bill(received, input_tokens=reply.input_tokens, output_tokens=reply.output_tokens, audio_seconds=0.0)
+        log.bill(received, reply)
         log.end(received, "answered", 200)
         return Result(line, "answered", 200, json.loads(reply.body.parts[0]))
 

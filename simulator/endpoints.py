@@ -54,12 +54,7 @@ class BilledEndpoint:
         reply = await self._vendor.answer(parsed, received.number, fault.damage)
         if reply.stored:
             self._state.stored.add(reply.stored)
-        self._state.requests.bill(
-            received,
-            input_tokens=reply.input_tokens,
-            output_tokens=reply.output_tokens,
-            audio_seconds=reply.audio_seconds,
-        )
+        self._state.requests.bill(received, reply)
         return fault, reply
 
     async def _deliver(self, connection: Connection, received: ReceivedRequest, fault: Fault, reply: Reply) -> None:

@@ -163,7 +163,13 @@ class ChatCompletions:
         formatted = _FormattedAnswer(f"chatcmpl-sim{number:08d}", parsed, answers, damage)
         body = Body.events(formatted.events()) if parsed.stream else Body.json(formatted.completion())
         stored = formatted.completion() | {"metadata": dict(parsed.metadata)} if parsed.store else None
-        return Reply(body, answers[0].input_tokens, sum(answer.output_tokens for answer in answers), stored=stored)
+        return Reply(
+            body,
+            answers[0].input_tokens,
+            sum(answer.output_tokens for answer in answers),
+            cache_read=parsed.cache_read,
+            stored=stored,
+        )
 
     def error(self, refusal: Refusal, request_id: str) -> tuple[int, object]:  # noqa: ARG002 (it is in the header)
         status, kind, code, message = ERRORS[refusal.kind]

@@ -13,6 +13,8 @@ from math import ceil
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from simulator.wire import Reply
+
 RequestState = Literal["in_flight", "answered", "refused", "cut", "gone", "lost"]
 Completion = dict[str, Any]
 DEFAULT_LIMIT = 20
@@ -86,6 +88,8 @@ class ReceivedRequest:
     first_token_at: float | None = None
     ended_at: float | None = None
     input_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
     output_tokens: int = 0
     audio_seconds: float = 0.0
 
@@ -119,10 +123,11 @@ class RequestLog:
         self._notify()
         return received
 
-    def bill(self, received: ReceivedRequest, *, input_tokens: int, output_tokens: int, audio_seconds: float) -> None:
+    def bill(self, received: ReceivedRequest, reply: Reply) -> None:
         received.billed, received.billed_at = True, time.time()
-        received.input_tokens, received.output_tokens = input_tokens, output_tokens
-        received.audio_seconds = audio_seconds
+        received.input_tokens, received.output_tokens = reply.input_tokens, reply.output_tokens
+        received.cached_input_tokens, received.cache_write_tokens = reply.cache_read, reply.cache_written
+        received.audio_seconds = reply.audio_seconds
         self._write(received)
 
     def bill_part(self, received: ReceivedRequest, share: float) -> None:

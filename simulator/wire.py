@@ -131,11 +131,18 @@ class Body:
 
 @dataclass(frozen=True)
 class Reply:
-    """A computed reply and its billed usage. `stored`: the completion to store, if the request asked for it."""
+    """A computed reply and its billed usage.
+
+    Attributes:
+        cache_read, cache_written: of the input tokens, those that the vendor's prompt cache has, and takes.
+        stored: the completion to store, if the request asked for it.
+    """
 
     body: Body
     input_tokens: int = 0
     output_tokens: int = 0
+    cache_read: int = 0
+    cache_written: int = 0
     audio_seconds: float = 0.0
     stored: dict[str, Any] | None = None
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 from parley.client.reading import first_problem, read_json
 from parley.domain.costs import BilledAttempt
 from parley.domain.errors import InvalidInput
+from parley.domain.joint import AMOUNTS, COUNTS
 
 MAX_BYTES = 500_000_000
 Row = tuple[str, dict[str, Any]]
@@ -33,6 +34,8 @@ class BilledRow(BaseModel):
     billed: bool = True
     cost_usd: Amount = None
     input_tokens: Count = None
+    cached_input_tokens: Count = None
+    cache_write_tokens: Count = None
     output_tokens: Count = None
     audio_seconds: Amount = None
 
@@ -77,9 +80,8 @@ def _sum(one: BilledAttempt, other: BilledAttempt) -> BilledAttempt:
     """Both rows together. A row that was not billed adds nothing."""
     if not (one.billed and other.billed):
         return one if one.billed else other
-    amounts = ("cost_usd", "input_tokens", "output_tokens", "audio_seconds")
     amounts_of = {name: [value for value in (getattr(one, name), getattr(other, name)) if value is not None]
-            for name in amounts}  # fmt: skip
+            for name in (*AMOUNTS, *COUNTS)}  # fmt: skip
     return one.model_copy(update={name: sum(values) if values else None for name, values in amounts_of.items()})
 
 

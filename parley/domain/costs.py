@@ -75,8 +75,9 @@ class Correction(Model):
 class BilledAttempt(Model):
     """One attempt in a provider's list. `source`: its place in the list.
 
-    `attempt_id` is None if the entry has no id of ours. Values that the list does not contain are None. `billed` is
-    False for an attempt that is listed but not billed.
+    `attempt_id` is None if the entry has no id of ours. Values that the list does not contain are None. `input_tokens`
+    include those that were read from the vendor's prompt cache and written to it. `billed` is False for an attempt that
+    is listed but not billed.
     """
 
     source: str
@@ -84,5 +85,7 @@ class BilledAttempt(Model):
     billed: bool = True
     cost_usd: Decimal | None = None
     input_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None
     output_tokens: int | None = None
     audio_seconds: Decimal | None = None

@@ -200,10 +200,12 @@ BILLED_CHECKS: dict[str, str] = {
 }
 CREATE_BILLED = text("""
     CREATE TEMPORARY TABLE billed (source text, attempt_id uuid, billed boolean, cost_usd numeric,
-                                   input_tokens bigint, output_tokens bigint, audio_seconds numeric) ON COMMIT DROP""")
+                                   input_tokens bigint, cached_input_tokens bigint, cache_write_tokens bigint,
+                                   output_tokens bigint, audio_seconds numeric) ON COMMIT DROP""")
 INSERT_BILLED = text("""
     INSERT INTO billed VALUES
-        (:source, :attempt_id, :billed, :cost_usd, :input_tokens, :output_tokens, :audio_seconds)""")
+        (:source, :attempt_id, :billed, :cost_usd, :input_tokens, :cached_input_tokens, :cache_write_tokens,
+         :output_tokens, :audio_seconds)""")
 MEMBERS = text("""
     SELECT joint_id, id, upper_bound_usd FROM attempts
     WHERE joint_id = ANY(CAST(:listed AS uuid[])) ORDER BY joint_id, request_id COLLATE "C", id""")

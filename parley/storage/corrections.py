@@ -19,7 +19,7 @@ from parley.storage.tables import CostCorrection
 # A list is complete for the providers that it mentions, from the first attempt that it mentions until :until.
 UNCERTAIN = text("""
     SELECT t.id, t.upper_bound_usd, t.rates, b.source, coalesce(b.billed, false) AS billed,
-           b.cost_usd, b.input_tokens, b.output_tokens, b.audio_seconds
+           b.cost_usd, b.input_tokens, b.cached_input_tokens, b.cache_write_tokens, b.output_tokens, b.audio_seconds
     FROM attempts t LEFT JOIN billed b ON b.attempt_id = t.id
     WHERE t.workspace_id = :workspace AND t.state <> 'open' AND t.cost_usd IS NULL
       AND (b.attempt_id IS NOT NULL
@@ -44,6 +44,8 @@ async def find(
     for row in rows:
         usage = Usage(
             input_tokens=row["input_tokens"] or 0,
+            cached_input_tokens=row["cached_input_tokens"] or 0,
+            cache_write_tokens=row["cache_write_tokens"] or 0,
             output_tokens=row["output_tokens"] or 0,
             audio_seconds=float(row["audio_seconds"] or 0),
         )

@@ -15,6 +15,7 @@ from simulator.delivery import Connection
 from simulator.recordings import Transcript
 from simulator.records import RequestLog
 from simulator.server import NotLoopback, Server, _listen
+from simulator.wire import Body, Reply
 from tests.simulator.material import wav
 
 ASK: Any = {"model": "m", "messages": [{"role": "user", "content": "How is the weather on the ferry?"}]}
@@ -195,7 +196,7 @@ def test_the_log_is_read_after_a_restart(tmp_path: Path):
     answered, held = log.receive("openai", "one"), log.receive("openai", "two")
     refused = log.receive("anthropic", "three")
     for request in (answered, held):
-        log.bill(request, input_tokens=10, output_tokens=5, audio_seconds=0)
+        log.bill(request, Reply(Body(()), input_tokens=10, output_tokens=5))
     log.end(answered, "answered", 200)
     log.end(refused, "refused", 429)
     with path.open("a") as file:
@@ -216,7 +217,7 @@ def test_an_incomplete_last_line_is_followed_by_a_new_line(tmp_path: Path):
     path = tmp_path / "requests.jsonl"
     path.write_text('{"number": 4, "prov')
     log = RequestLog(path)
-    log.bill(log.receive("openai", "one"), input_tokens=1, output_tokens=1, audio_seconds=0)
+    log.bill(log.receive("openai", "one"), Reply(Body(()), input_tokens=1, output_tokens=1))
     log.close()
     assert json.loads(path.read_text().splitlines()[-1])["attempt_id"] == "one"
 
@@ -246,3 +247,17 @@ async def test_a_stream_whose_client_left_before_the_first_byte_is_billed_its_pr
     asking.cancel()
     request = await admin.only_request(state="gone")
     assert (request["billed"], request["input_tokens"] > 0, request["output_tokens"]) == (True, True, 0)
+
+
+async def test_the_tokens_of_prompt_caches_are_billed_apart(openai_client, anthropic_client, admin):
+    text = "The export has notes. " * 400
+    marked = {"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}
+    for _ in range(2):
+        await anthropic_client.messages.create(
+            model="m", max_tokens=50, messages=[{"role": "user", "content": [marked]}]
+        )
+        await openai_client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": text}])
+    written, cold, read, warm = await admin.get("requests")
+    assert (written["cached_input_tokens"], written["cache_write_tokens"] > 2000) == (0, True)
+    assert (read["cached_input_tokens"], read["cache_write_tokens"]) == (written["cache_write_tokens"], 0)
+    assert (cold["cached_input_tokens"], warm["cached_input_tokens"] > 2000) == (0, True)

@@ -78,6 +78,13 @@ async def test_a_list_of_tokens_is_priced_at_the_attempts_rates(books: LedgerFix
     assert (await books.row(lost)).tokens_total == 1200
 
 
+async def test_tokens_of_the_vendors_cache_have_their_own_price(books: LedgerFixture, lost: UUID):
+    tokens = {"input_tokens": 1000, "cached_input_tokens": 600, "output_tokens": 200, "cost_usd": None}
+    [correction] = await reconciled(books, [listed(lost, **tokens)])
+    expected = Decimal(400) * RATES.input + 600 * RATES.cached_input + 200 * RATES.output
+    assert correction.cost_usd == expected / 1_000_000 < Decimal("0.002")
+
+
 async def test_counts_that_cannot_be_true_decide_nothing(books: LedgerFixture, lost: UUID):
     assert await reconciled(books, [listed(lost, input_tokens=3 * 10**9, cost_usd=None)]) == []
     assert await books.dollars() == (NOTHING, NOTHING, BOUND)
