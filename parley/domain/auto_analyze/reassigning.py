@@ -5,7 +5,7 @@ labels that are most alike to what its user said, of those that have several ses
 its own label, and never has to take one that does not fit.
 
 Sessions with nearly the same words are near copies. A session that has the label of most of its near copies is not in
-doubt; another one is asked whether their label fits as well.
+doubt; another one gets their label unless a reply says that it asks for something else.
 """
 
 from collections import Counter
