@@ -4,8 +4,9 @@ Only sessions whose own label is in doubt by their words are looked at. A sessio
 labels that are most alike to what its user said, of those that have several sessions. So a session of a rare kind keeps
 its own label, and never has to take one that does not fit.
 
-Sessions with nearly the same words are near copies. A session that has the label of most of its near copies is not in
-doubt; another one gets their label unless a reply says that it asks for something else.
+Sessions with nearly the same words are near copies, unless they differ in a word of their labels' names. A session that
+has the label of most of its near copies is not in doubt; another one gets their label unless a reply says that it asks
+for something else.
 """
 
 from collections import Counter
@@ -16,7 +17,7 @@ from pydantic import TypeAdapter
 
 from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.auto_analyze.labels import normalized
-from parley.domain.auto_analyze.likeness import Likeness
+from parley.domain.auto_analyze.likeness import Likeness, terms
 from parley.domain.reply_json import read_reply_json
 from parley.domain.requests import ChatReply, Finish
 
@@ -88,12 +89,20 @@ class Choices:
 
     def _near_copies(self, session: Labelled) -> list[Labelled]:
         alike = (self._sessions[name] for name, _ in self._spoken.near_copies(session.said, NEAR_COPY_LIKENESS))
-        return [one for one in alike if one.ordinal != session.ordinal]
+        return [one for one in alike if one.ordinal != session.ordinal and not _differ(one, session)]
 
     def _usual(self, sessions: Sequence[Labelled]) -> str:
         """The label that most of these sessions have; of several, the label of most sessions of the run."""
         counted = Counter(one.label for one in sessions)
         return min(counted, key=lambda label: (-counted[label], -self._sizes.get(label, 0), label))
+
+
+def _differ(one: Labelled, other: Labelled) -> bool:
+    """Whether only one of two sessions has a word of the name of their labels: that word tells the labels apart."""
+    if one.label == other.label:
+        return False
+    only_one_has = {*terms(one.said)} ^ {*terms(other.said)}
+    return not only_one_has.isdisjoint((*terms(one.label), *terms(other.label)))
 
 
 def parts(doubts: Mapping[int, Doubt], costs: Mapping[str, int], room: int, most: int) -> Iterator[dict[int, Doubt]]:

@@ -85,6 +85,18 @@ class TestNearCopies:
         asked = [choices is not None for choices in map(self.choices(*sessions).doubt, sessions)]
         assert asked == [True, False, False]
 
+    def test_sessions_that_differ_in_a_word_of_their_labels_are_not_near_copies(self):
+        pin, card = (
+            labelled("change the pin for Rome", "new pin", 1),
+            labelled("change the card for Rome", "late card", 2),
+        )
+        choices = self.choices(pin, card)
+        assert [(doubt is None or doubt.near_copy is None) for doubt in map(choices.doubt, (pin, card))] == [True, True]
+        oslo = labelled("change the card for Oslo", "new pin", 3)
+        found = choices.doubt(oslo)
+        assert found is not None
+        assert found.near_copy == card
+
     def test_a_session_is_not_its_own_near_copy(self):
         session = labelled("order a gold card", "new pin", 1)
         assert self.choices(session).doubt(session) == self.choices().doubt(session)
