@@ -98,7 +98,7 @@ class Choices:
 
 
 def _differ(one: Labelled, other: Labelled) -> bool:
-    """Whether only one of two sessions has a word of the name of their labels: that word tells the labels apart."""
+    """Whether only one of two sessions has a word of their labels' names: it distinguishes the labels."""
     if one.label == other.label:
         return False
     only_one_has = {*terms(one.said)} ^ {*terms(other.said)}
