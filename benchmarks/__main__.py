@@ -105,6 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
         parsed.schedules,
         parsed.minutes,
         tuple(parsed.conversations),
+        parsed.max_staleness,
     )
     try:
         results = asyncio.run(_run(parsed.names, options))
@@ -208,6 +209,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--truth", type=Path, default=defaults.truth, metavar="FILE", help="labels, meaning: true intents, JSONL"
+    )
+    parser.add_argument(
+        "--max-staleness", type=int, metavar="K", help="meaning: `max_staleness` of the run, in place of the default"
     )
     return parser
 

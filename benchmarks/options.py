@@ -19,7 +19,7 @@ class Options:
     `sessions_per_stream` is for `history`, `data` and `truth` are for `labels`, `only` is for `faults`, `calling` and
     `overhead`, `schedules` is for `ledger`, `minutes` for `ledger` and `calling`, `conversations` is for `chatting`:
     how many at a time, without the figures of memory; empty: all cases. `seed`: of what is random, in `faults`,
-    `ledger`, `talking`, `calling`, `retention` and `memory`.
+    `ledger`, `talking`, `calling`, `retention`, `memory` and `meaning`. `max_staleness` is for `meaning`: of the run.
     """
 
     sessions: int | None = None
@@ -32,6 +32,7 @@ class Options:
     schedules: int | None = None
     minutes: float | None = None
     conversations: tuple[int, ...] = ()
+    max_staleness: int | None = None
 
     def chosen(self, cases: Collection[str]) -> list[str]:
         """The cases of a benchmark to run, in the order of `only`; all where it names none of them."""

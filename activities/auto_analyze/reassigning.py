@@ -2,24 +2,28 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from temporalio import activity
 
 from activities.auto_analyze.evidence import labels_to_choose
 from parley.domain.auto_analyze.batching import choice_tokens, comparison_room, comparison_tokens
 from parley.domain.auto_analyze.contract import Job, LabelKind, ReassignStep
-from parley.domain.auto_analyze.evidence import opening
-from parley.domain.auto_analyze.reassigning import Choices, Doubt, parts
+from parley.domain.auto_analyze.evidence import SAMPLED_SESSIONS, opening
+from parley.domain.auto_analyze.reassigning import Choices, Doubt, Labelled, parts
 from parley.domain.capabilities import window
 from parley.domain.chat import ChatMessage
 from parley.storage import reassignments
 from parley.storage.database import Database
+from parley.storage.reassignments import LabelledSession
 
 # The sessions that one step looks through. Those that are not in doubt are not sent.
 SESSIONS_AT_ONCE = 40
-# What a session takes in a request: what its user said, and its label.
-SESSION_TOKENS = 120
+# What a session takes in a request: what its user said, and its label; and the same of a near copy.
+SESSION_TOKENS = 200
+# Near copies of a session are looked for among so many sessions, of all labels alike. More of them take more time: with
+# 5,000, about 3 ms for each session.
+MOST_SAMPLED = 2000
 # Of so many runs, a worker keeps the labels to choose from.
 KEPT_RUNS = 4
 
@@ -36,24 +40,35 @@ class KnownChoices:
         key = (job.input.workspace_id, job.job_key, activity.info().workflow_run_id or "")
         async with self._reading:
             if key not in self._kept:
-                labels = await labels_to_choose(database, job, LabelKind.INTENT)
-                self._kept[key] = await asyncio.to_thread(Choices, labels)
+                self._kept[key] = await _choices(database, job)
                 while len(self._kept) > KEPT_RUNS:
                     self._kept.popitem(last=False)
         return self._kept[key]
+
+
+async def _choices(database: Database, job: Job) -> Choices:
+    labels = await labels_to_choose(database, job, LabelKind.INTENT)
+    most = min(SAMPLED_SESSIONS, max(MOST_SAMPLED // max(len(labels), 1), 1))
+    async with database.transaction(bulk=True) as tx:
+        sampled = await reassignments.sample(tx, job.input.workspace_id, job.job_key, most)
+    return await asyncio.to_thread(lambda: Choices(labels, [_labelled(session) for session in sampled]))
+
+
+def _labelled(session: LabelledSession) -> Labelled:
+    messages = [ChatMessage.model_validate(message) for message in session.messages]
+    return Labelled(session.ordinal, opening(messages), session.intent)
 
 
 async def doubts_of(database: Database, step: ReassignStep, choices: Choices) -> dict[int, Doubt]:
     """The sessions of a batch whose intents are in doubt, by ordinal."""
     async with database.reads() as tx:
         sessions = await reassignments.batch(tx, step.job.input.workspace_id, step.job.job_key, step.batch)
-    found: dict[int, Doubt] = {}
-    for session in sessions:
-        said = opening([ChatMessage.model_validate(message) for message in session.messages])
-        doubt = choices.doubt(said, session.intent)
-        if doubt is not None:
-            found[session.ordinal] = doubt
-    return found
+    return await asyncio.to_thread(_doubts, sessions, choices)
+
+
+def _doubts(sessions: Sequence[LabelledSession], choices: Choices) -> dict[int, Doubt]:
+    found = {session.ordinal: choices.doubt(_labelled(session)) for session in sessions}
+    return {ordinal: doubt for ordinal, doubt in found.items() if doubt is not None}
 
 
 def doubts_at_once(

@@ -137,6 +137,9 @@ class Labeller:
 
     def _better(self, session: Mapping[str, Any], shown: Mapping[str, Shown], chance: Random) -> dict[str, Any]:
         text, current = session["said"], session["label"]
+        near = session.get("near_copy")
+        if near and self._asks_the_same(text, near["said"], chance):
+            return {"id": session["id"], "label": near["label"]}
         fits = {
             name: self._fit(text, shown.get(name, Shown(name))) + chance.gauss(0, self._noise)
             for name in dict.fromkeys([current, *shown])
@@ -144,6 +147,10 @@ class Labeller:
         best = max(fits, key=lambda name: fits[name])
         clear = fits[best] > 0 and fits[best] > fits[current] + CLEARLY
         return {"id": session["id"], "label": best if clear else current}
+
+    def _asks_the_same(self, one: str, other: str, chance: Random) -> bool:
+        alike = float(self.vector(one) @ self.vector(other))
+        return _decision(alike, SESSION_TO_TEXT) + chance.gauss(0, self._noise) > 0
 
     # Labels of one meaning.
 

@@ -21,7 +21,7 @@ from benchmarks.meaning.labeller import Labeller, user_text
 from benchmarks.meaning.server import serving
 from benchmarks.options import CHATS, Figures, Options
 from benchmarks.stack import Bench, running, say
-from parley import Provider
+from parley import AutoAnalyzeOptions, Provider
 from parley.domain.auto_analyze.contract import ExportedSession, Statistics
 from parley.embedder import process_embedder
 
@@ -47,7 +47,7 @@ async def measure(options: Options) -> Figures:
         async with AsyncExitStack() as stack:
             url = await stack.enter_async_context(serving(labeller))
             bench = await stack.enter_async_context(running(OPENAI_API_KEY="none", OPENAI_BASE_URL=url))
-            found = await _labelled(bench, data)
+            found = await _labelled(bench, data, options)
         clustered = await asyncio.to_thread(_clustered, data, labeller)
     return {
         "data": {
@@ -74,11 +74,17 @@ def _data(options: Options, directory: Path, seed: int) -> Data:
     return Data(path, truth, tuple(pairs))
 
 
-async def _labelled(bench: Bench, data: Data) -> Figures:
+async def _labelled(bench: Bench, data: Data, options: Options) -> Figures:
+    staleness: AutoAnalyzeOptions = {} if options.max_staleness is None else {"max_staleness": options.max_staleness}
     client = await bench.client(f"bench-{uuid4().hex[:8]}")
     imported = await client.import_chats(data.path)
     job = await client.auto_analyze(
-        imported.dataset_id, user_id="bench", budget_usd=Decimal(1000), provider=Provider.OPENAI, model=MODEL
+        imported.dataset_id,
+        user_id="bench",
+        budget_usd=Decimal(1000),
+        provider=Provider.OPENAI,
+        model=MODEL,
+        **staleness,
     )
     async with asyncio.timeout(TIMEOUT_SECONDS):
         report = await job.result()

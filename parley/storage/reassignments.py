@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sqlalchemy import ARRAY, Integer, String, cast, func, literal, select, update
+from sqlalchemy import ARRAY, ColumnElement, Integer, String, cast, func, literal, select, update
 from sqlalchemy.dialects.postgresql import JSONPATH, aggregate_order_by, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -27,20 +27,13 @@ async def plan(tx: AsyncSession, workspace_id: str, job_key: str, size: int) -> 
 
     Copies are in none: they get what their originals get. Idempotent. Returns the number of batches.
     """
-    own = (col(AutoSession.workspace_id) == workspace_id, col(AutoSession.job_key) == job_key)
     place = func.row_number().over(order_by=(col(AutoSession.canonical_intent), col(AutoSession.ordinal)))
     ordered = (
         select(
             col(AutoSession.ordinal),
             ((place - 1) // size).label("number"),
         )
-        .where(
-            *own,
-            col(AutoSession.canonical_intent).is_not(None),
-            col(AutoSession.copy_of).is_(None),
-            ~col(AutoSession.fallback),
-            ~col(AutoSession.by_rule),
-        )
+        .where(*_asked(workspace_id, job_key))
         .subquery()
     )
     batches = select(
@@ -86,6 +79,50 @@ async def batch(tx: AsyncSession, workspace_id: str, job_key: str, number: int) 
         .order_by(col(AutoSession.ordinal))
     )
     return [LabelledSession(row[0], row[1], row[2]) for row in (await tx.execute(query)).all()]
+
+
+async def sample(tx: AsyncSession, workspace_id: str, job_key: str, most: int) -> list[LabelledSession]:
+    """The first sessions of each intent that merging has left, up to `most`, without copies."""
+    label = func.coalesce(AutoSession.merged_intent, AutoSession.canonical_intent)
+    ranked = (
+        select(
+            col(AutoSession.ordinal),
+            label.label("label"),
+            func.row_number().over(partition_by=label, order_by=col(AutoSession.ordinal)).label("place"),
+        )
+        .where(*_asked(workspace_id, job_key))
+        .subquery()
+    )
+    query = (
+        select(
+            ranked.c.ordinal,
+            func.jsonb_path_query_array(col(StoredChat.payload), cast(FIRST_MESSAGES, JSONPATH)),
+            ranked.c.label,
+        )
+        .select_from(AutoSession)
+        .join(AutoRun, RUN_OF_SESSION)
+        .join(StoredChat, CHAT_OF_SESSION)
+        .join(ranked, ranked.c.ordinal == col(AutoSession.ordinal))
+        .where(
+            col(AutoSession.workspace_id) == workspace_id,
+            col(AutoSession.job_key) == job_key,
+            ranked.c.place <= most,
+        )
+        .order_by(ranked.c.ordinal)
+    )
+    return [LabelledSession(row[0], row[1], row[2]) for row in (await tx.execute(query)).all()]
+
+
+def _asked(workspace_id: str, job_key: str) -> tuple[ColumnElement[bool], ...]:
+    """The sessions that a model labelled. Copies get what their originals get."""
+    return (
+        col(AutoSession.workspace_id) == workspace_id,
+        col(AutoSession.job_key) == job_key,
+        col(AutoSession.canonical_intent).is_not(None),
+        col(AutoSession.copy_of).is_(None),
+        ~col(AutoSession.fallback),
+        ~col(AutoSession.by_rule),
+    )
 
 
 async def store(tx: AsyncSession, workspace_id: str, job_key: str, better: Mapping[int, str]) -> None:

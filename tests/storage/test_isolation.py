@@ -365,6 +365,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         {},
     ),
     "reassignments.batch": (lambda tx, _: reassignments.batch(tx, THEIRS, JOB, 0), []),
+    "reassignments.sample": (lambda tx, _: reassignments.sample(tx, THEIRS, JOB, 16), []),
     "reassignments.store": (lambda tx, _: reassignments.store(tx, THEIRS, JOB, {0: "label"}), None),
     "reassignments.apply": (lambda tx, _: reassignments.apply(tx, THEIRS, JOB), 0),
     "reassignments.intents_left": (lambda tx, _: reassignments.intents_left(tx, THEIRS, JOB), 0),

@@ -34,6 +34,18 @@ async def test_sessions_of_one_intent_are_in_one_batch(run: Run):
     assert batches[0][0].messages[0]["text"] == "question 1"
 
 
+async def test_the_sample_has_the_first_sessions_of_each_intent(run: Run):
+    async def sampled(most: int) -> list[tuple[int, str]]:
+        return [(one.ordinal, one.intent) for one in await run.call(reassignments.sample, most)]
+
+    before = [(0, "refund"), (1, "bill"), (2, "parcel"), (3, "bill"), (4, "refund")]
+    assert await sampled(1) == before[:3]
+    assert await sampled(2) == before
+    await run.call(reassignments.store, {0: "bill"})
+    await run.call(reassignments.apply)
+    assert await sampled(2) == before
+
+
 async def test_a_better_label_is_applied_with_all_others(run: Run):
     await run.call(reassignments.plan, 10)
     for _ in range(2):
@@ -65,6 +77,7 @@ async def test_copies_are_not_looked_at_and_get_what_their_originals_get(databas
     await run.apply()
     assert await run.call(reassignments.plan, 10) == 1
     assert [one.ordinal for one in await run.call(reassignments.batch, 0)] == [0, 1]
+    assert [one.ordinal for one in await run.call(reassignments.sample, 10)] == [0, 1]
     await run.call(reassignments.store, {0: "bill"})
     for _ in range(2):
         assert await run.call(reassignments.apply) == 2

@@ -113,7 +113,8 @@ class AutoAnalyzeInput(ByName):
 
     `sessions_per_stream`: the most sessions that a stream labels in a round; None takes all that fit the model's
     context window. `max_staleness`: by how many rounds the labels of a request may be older than those of the round
-    before it, so that streams need not wait for each other; 0 waits after each round. None has no bound: a request
+    before it, so that streams need not wait for each other; 0 waits after each round. It is less in the first rounds:
+    a request contains the labels of at least half of the rounds before it. None has no bound: a request
     contains the newest labels, a free stream takes the next batch, and the labels depend on timing. `seed` selects the
     sample: the same seed and the same replies give the same labels, unless `max_staleness` is None.
     `wait_limit_seconds`: how long a step waits for a provider while all are down. `reassign`: look at the intents that
@@ -292,7 +293,10 @@ class BatchStep(Model):
         if self.job.input.processing == "batch":
             return 0
         staleness = self.job.input.max_staleness
-        return None if staleness is None else max(self.round - 1 - staleness, 0)
+        if staleness is None:
+            return None
+        # The first rounds find most labels: a request has those of at least half of the rounds before it.
+        return self.round - 1 - min(staleness, (self.round - 1) // 2)
 
 
 class ClassifyStep(BatchStep):

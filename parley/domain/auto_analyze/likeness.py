@@ -43,7 +43,8 @@ class Likeness:
         counted = {name: Counter(terms(text)) for name, text in texts.items()}
         found_in = Counter(term for counts in counted.values() for term in counts)
         most = max(len(texts) * COMMON_SHARE, FEW_TEXTS)
-        self._rarity = {term: log(1 + len(texts) / count) for term, count in found_in.items() if count <= most}
+        self._rarity = {term: log(1 + len(texts) / count) if count <= most else 0.0 for term, count in found_in.items()}
+        self._rarest = log(1 + len(texts))
         self._vectors = {name: self._vector(counts) for name, counts in counted.items()}
         self._names = [*texts]
         self._holders: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
@@ -63,6 +64,16 @@ class Likeness:
         """The names of the most alike texts with their likeness above 0, the most alike first."""
         return self._nearest(self.vector(text), count)
 
+    def near_copies(self, text: str, least: float) -> list[tuple[str, float]]:
+        """The names of all texts with at least this likeness, the most alike first.
+
+        Terms that no text has count too, as differences.
+        """
+        vector = self._vector(Counter(terms(text)), self._rarest)
+        places = {place for term in _telling(vector, least) for place, _ in self._holders.get(term, ())}
+        found = [(self._names[place], cosine(vector, self._vectors[self._names[place]])) for place in sorted(places)]
+        return sorted((one for one in found if one[1] >= least), key=lambda one: -one[1])
+
     def neighbours(self, name: str, count: int) -> list[tuple[str, float]]:
         """The texts that are most alike to one of them, without itself."""
         return [found for found in self._nearest(self._vectors[name], count + 1) if found[0] != name][:count]
@@ -76,9 +87,10 @@ class Likeness:
         ranked = nlargest(count, zip(sums.values(), map(neg, sums), strict=True))
         return [(self._names[-place], likeness) for likeness, place in ranked]
 
-    def _vector(self, counts: Counter[str]) -> dict[str, float]:
-        rarity = self._rarity
-        weights = {term: (1 + log(count)) * rarity[term] for term, count in counts.items() if term in rarity}
+    def _vector(self, counts: Counter[str], unknown: float = 0.0) -> dict[str, float]:
+        """The vector of counted terms. `unknown`: the weight of a term that no text has."""
+        rarity = {term: self._rarity.get(term, unknown) for term in counts}
+        weights = {term: (1 + log(count)) * rarity[term] for term, count in counts.items() if rarity[term]}
         length = sqrt(sum(weight**2 for weight in weights.values()))
         return {term: weight / length for term, weight in weights.items()}
 
@@ -87,6 +99,16 @@ def cosine(one: Vector, other: Vector) -> float:
     """The likeness of two vectors of length 1."""
     small, large = sorted((one, other), key=len)
     return sum(weight * large.get(term, 0.0) for term, weight in small.items())
+
+
+def _telling(vector: Vector, least: float) -> Iterator[str]:
+    """The terms of most weight. A text without any of them has less than the least likeness, whatever else it has."""
+    left = 1.0
+    for term, weight in sorted(vector.items(), key=lambda one: -one[1]):
+        if left < least**2:
+            return
+        yield term
+        left -= weight**2
 
 
 def central(texts: Sequence[str], count: int) -> list[str]:

@@ -3,8 +3,13 @@
 Only sessions whose own label is in doubt by their words are looked at. A session chooses among its own label and the
 labels that are most alike to what its user said, of those that have several sessions. So a session of a rare kind keeps
 its own label, and never has to take one that does not fit.
+
+Sessions with nearly the same words are near copies, unless they differ in a word of their labels' names. A session that
+has the label of most of its near copies is not in doubt; another one gets their label unless a reply says that it asks
+for something else.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +17,7 @@ from pydantic import TypeAdapter
 
 from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.auto_analyze.labels import normalized
-from parley.domain.auto_analyze.likeness import Likeness
+from parley.domain.auto_analyze.likeness import Likeness, terms
 from parley.domain.reply_json import read_reply_json
 from parley.domain.requests import ChatReply, Finish
 
@@ -21,35 +26,83 @@ LEAST_SESSIONS = 2
 CANDIDATES = 20
 # A session is not in doubt if it is more alike to its own label than to any other by this share of its likeness.
 CLEAR_SHARE = 0.3
+# Sessions with this likeness of what their users said first are near copies: they share half of their words, by weight.
+NEAR_COPY_LIKENESS = 0.5
 ITEMS: TypeAdapter[list[dict[str, Any]]] = TypeAdapter(list[dict[str, Any]])
+
+
+class Labelled(NamedTuple):
+    """A session with its label. `said`: what its user said first."""
+
+    ordinal: int
+    said: str
+    label: str
 
 
 class Doubt(NamedTuple):
     """A session whose label is in doubt. `said`: what its user said first. `candidates`: other labels that it may get,
-    the most alike first."""
+    the most alike first. `near_copy`: a session with nearly the same words and the label
+    that most of those have."""
 
     said: str
     label: str
     candidates: tuple[str, ...]
+    near_copy: Labelled | None = None
 
 
 class Choices:
-    """The labels of a run, from which its sessions choose."""
+    """The labels of a run, from which its sessions choose.
 
-    def __init__(self, labels: Sequence[LabelEvidence]) -> None:
+    Args:
+        labels: all labels.
+        sessions: some sessions of each label, among which others find their near copies.
+    """
+
+    def __init__(self, labels: Sequence[LabelEvidence], sessions: Sequence[Labelled] = ()) -> None:
         self.labels = {one.label: one for one in labels if one.sessions >= LEAST_SESSIONS}
         self._likeness = Likeness({label: one.text for label, one in self.labels.items()})
+        self._sizes = {one.label: one.sessions for one in labels}
+        self._sessions = {str(one.ordinal): one for one in sessions}
+        self._spoken = Likeness({name: one.said for name, one in self._sessions.items()})
 
-    def doubt(self, said: str, label: str) -> Doubt | None:
+    def doubt(self, session: Labelled) -> Doubt | None:
         """The doubt about the label of a session; None if there is none, or no other label to choose."""
-        near = self._likeness.nearest(said, CANDIDATES + 1)
-        others = [(name, likeness) for name, likeness in near if name != label][:CANDIDATES]
-        if not others:
+        near_copies = self._near_copies(session)
+        if not near_copies:
+            return self._doubt(session)
+        usual = self._usual([session, *near_copies])
+        if usual == session.label:
             return None
-        own = dict(near).get(label, 0.0)
-        if others[0][1] <= own * (1 - CLEAR_SHARE):
+        near_copy = next(one for one in near_copies if one.label == usual)
+        near = [name for name, _ in self._likeness.nearest(session.said, CANDIDATES + 1)]
+        others = [name for name in near if name not in (usual, session.label)]
+        return Doubt(session.said, session.label, (usual, *others)[:CANDIDATES], near_copy)
+
+    def _doubt(self, session: Labelled) -> Doubt | None:
+        """The doubt about the label of a session without near copies."""
+        near = dict(self._likeness.nearest(session.said, CANDIDATES + 1))
+        own = near.pop(session.label, 0.0)
+        others = [*near][:CANDIDATES]
+        if not others or near[others[0]] <= own * (1 - CLEAR_SHARE):
             return None
-        return Doubt(said, label, tuple(name for name, _ in others))
+        return Doubt(session.said, session.label, tuple(others))
+
+    def _near_copies(self, session: Labelled) -> list[Labelled]:
+        alike = (self._sessions[name] for name, _ in self._spoken.near_copies(session.said, NEAR_COPY_LIKENESS))
+        return [one for one in alike if one.ordinal != session.ordinal and not _differ(one, session)]
+
+    def _usual(self, sessions: Sequence[Labelled]) -> str:
+        """The label that most of these sessions have; of several, the label of most sessions of the run."""
+        counted = Counter(one.label for one in sessions)
+        return min(counted, key=lambda label: (-counted[label], -self._sizes.get(label, 0), label))
+
+
+def _differ(one: Labelled, other: Labelled) -> bool:
+    """Whether only one of two sessions has a word of their labels' names: it distinguishes the labels."""
+    if one.label == other.label:
+        return False
+    only_one_has = {*terms(one.said)} ^ {*terms(other.said)}
+    return not only_one_has.isdisjoint((*terms(one.label), *terms(other.label)))
 
 
 def parts(doubts: Mapping[int, Doubt], costs: Mapping[str, int], room: int, most: int) -> Iterator[dict[int, Doubt]]:

@@ -115,7 +115,7 @@ OF_JOBS = (
     ),
     Template(
         name="auto_analyze_second_look",
-        version=1,
+        version=2,
         purpose="Checks labels that are in doubt.",
         text=REASSIGN_SYSTEM,
         job="AutoAnalyze",

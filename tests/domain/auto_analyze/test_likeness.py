@@ -39,6 +39,20 @@ def test_a_text_without_a_known_word_is_near_to_none():
     assert Likeness({}).nearest("zebra", 3) == []
 
 
+def test_near_copies_are_all_texts_with_a_likeness():
+    found = Likeness({"card": "my card is late", "cards": "My card is late!", "pin": "a new pin", "none": ""})
+    assert found.near_copies("my card is late", 0.9) == [("card", pytest.approx(1)), ("cards", pytest.approx(1))]
+    assert [name for name, _ in found.near_copies("my card, a new pin", 0.1)] == ["pin", "card", "cards"]
+    assert found.near_copies("", 0.1) == []
+
+
+def test_words_that_no_text_has_make_a_near_copy_less_alike():
+    found = Likeness({"card": "my card", "pin": "a new pin"})
+    assert found.nearest("my card from saturn", 1) == [("card", pytest.approx(1))]
+    assert found.near_copies("my card from saturn", 0.9) == []
+    assert found.near_copies("my card from saturn", 0.5) == [("card", pytest.approx(0.7, abs=0.1))]
+
+
 def test_equally_near_texts_are_in_their_order():
     assert [name for name, _ in Likeness({"b": "refund", "a": "refund"}).nearest("refund", 2)] == ["b", "a"]
 

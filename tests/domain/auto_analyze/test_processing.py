@@ -49,6 +49,21 @@ def test_requests_of_a_batch_contain_the_labels_of_the_discovery(max_staleness: 
     assert horizon(Phase.PARALLEL, 9, "realtime") == (None if max_staleness is None else 8 - max_staleness)
 
 
+@pytest.mark.parametrize(
+    ("max_staleness", "horizons"),
+    [(0, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]), (1, [0, 1, 1, 2, 3, 4, 5, 6, 7, 8]), (4, [0, 1, 1, 2, 2, 3, 3, 4, 4, 5])],
+)
+def test_a_request_has_the_labels_of_at_least_half_of_the_rounds_before_it(max_staleness: int, horizons: list[int]):
+    job = Job(input=given(max_staleness=max_staleness), job_key="job", workflow_id="w")
+    steps = [
+        ClassifyStep(
+            job=job, candidate=OPENAI, phase=Phase.PARALLEL, round=number, stream=1, ordinals=(7,), sized_for="model"
+        )
+        for number in range(1, 11)
+    ]
+    assert [step.horizon for step in steps] == horizons
+
+
 def test_a_submission_has_one_id_for_each_job_and_number():
     def id_of(number: int, **terms: object) -> object:
         job = Job(input=given(**terms), job_key="job", workflow_id="w")

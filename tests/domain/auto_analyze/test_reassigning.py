@@ -7,7 +7,7 @@ import pytest
 
 from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.auto_analyze.prompts import reassignment_request
-from parley.domain.auto_analyze.reassigning import Choices, Decisions, Doubt, parts, read_decisions
+from parley.domain.auto_analyze.reassigning import Choices, Decisions, Doubt, Labelled, parts, read_decisions
 from parley.domain.requests import Finish
 from tests.domain.auto_analyze.chats import reply
 
@@ -21,30 +21,97 @@ DOUBTS = {
 }
 
 
+def labelled(said: str, label: str, ordinal: int = 99) -> Labelled:
+    return Labelled(ordinal, said, label)
+
+
 def answer(*items: tuple[str, Any]) -> Any:
     return reply({"sessions": [{"id": name, "label": label} for name, label in items]})
 
 
 class TestDoubts:
     def test_a_session_that_is_clearly_like_its_label_is_not_looked_at(self):
-        assert CHOICES.doubt("when will my card arrive", "late card") is None
+        assert CHOICES.doubt(labelled("when will my card arrive", "late card")) is None
 
     def test_a_session_that_is_more_like_another_label_chooses(self):
-        found = CHOICES.doubt("change my pin", "late card")
+        found = CHOICES.doubt(labelled("change my pin", "late card"))
         assert found is not None
         assert (found.label, found.candidates[0]) == ("late card", "new pin")
 
     def test_a_rare_label_is_not_offered_and_may_be_kept(self):
-        found = CHOICES.doubt("name a star, not my card", "name of a star")
+        found = CHOICES.doubt(labelled("name a star, not my card", "name of a star"))
         assert found is not None
         assert "name of a star" not in found.candidates
-        other = CHOICES.doubt("name a star, not my pin", "late card")
+        other = CHOICES.doubt(labelled("name a star, not my pin", "late card"))
         assert other is not None
         assert "name of a star" not in other.candidates
 
     def test_a_session_without_any_likeness_keeps_its_label(self):
-        assert CHOICES.doubt("zebra", "late card") is None
-        assert Choices([RARE]).doubt("name a star", "late card") is None
+        assert CHOICES.doubt(labelled("zebra", "late card")) is None
+        assert Choices([RARE]).doubt(labelled("name a star", "late card")) is None
+
+
+class TestNearCopies:
+    """Sessions whose users said nearly the same should have one label."""
+
+    def choices(self, *sessions: Labelled) -> Choices:
+        return Choices([CARD, PIN, RARE], sessions)
+
+    def test_a_session_is_asked_whether_the_label_of_its_near_copies_fits(self):
+        said = "Hi, my new card has not arrived in Oslo"
+        near = [labelled("my new card has not arrived in Rome!", "late card", at) for at in (1, 2)]
+        found = self.choices(*near, labelled("name a star for me", "name of a star", 3)).doubt(
+            labelled(said, "new pin")
+        )
+        assert found == Doubt(said, "new pin", ("late card",), near[0])
+
+    def test_a_session_with_the_label_of_its_near_copies_is_not_looked_at(self):
+        session = labelled("change my pin", "late card")
+        assert self.choices().doubt(session) is not None
+        assert self.choices(labelled("Change my pin!", "late card", 1)).doubt(session) is None
+
+    def test_of_two_near_copies_only_the_one_with_the_rarer_label_is_asked(self):
+        one, other = labelled("order a gold card", "late card", 1), labelled("Order a gold card.", "new pin", 2)
+        choices = self.choices(one, other)
+        assert choices.doubt(one) is None
+        found = choices.doubt(other)
+        assert found is not None
+        assert (found.candidates[0], found.near_copy) == ("late card", one)
+
+    def test_what_most_near_copies_have_counts_more_than_the_size_of_a_label(self):
+        sessions = [
+            labelled("order a gold card", label, at) for at, label in enumerate(("late card", "new pin", "new pin"))
+        ]
+        asked = [choices is not None for choices in map(self.choices(*sessions).doubt, sessions)]
+        assert asked == [True, False, False]
+
+    def test_sessions_that_differ_in_a_word_of_their_labels_are_not_near_copies(self):
+        pin, card = (
+            labelled("change the pin for Rome", "new pin", 1),
+            labelled("change the card for Rome", "late card", 2),
+        )
+        choices = self.choices(pin, card)
+        assert [(doubt is None or doubt.near_copy is None) for doubt in map(choices.doubt, (pin, card))] == [True, True]
+        oslo = labelled("change the card for Oslo", "new pin", 3)
+        found = choices.doubt(oslo)
+        assert found is not None
+        assert found.near_copy == card
+
+    def test_a_session_is_not_its_own_near_copy(self):
+        session = labelled("order a gold card", "new pin", 1)
+        assert self.choices(session).doubt(session) == self.choices().doubt(session)
+
+    def test_sessions_that_share_a_word_are_not_near_copies(self):
+        session = labelled("name a star for me", "name of a star")
+        near = self.choices(labelled("name the fee of a card", "late card", 1), labelled("a new pin", "new pin", 2))
+        found = near.doubt(session)
+        assert found is None or found.near_copy is None
+
+    def test_a_request_shows_the_near_copy(self):
+        near = labelled("order the gold card", "late card", 1)
+        doubts = {"s1": Doubt("order a gold card", "new pin", ("late card",), near)}
+        material = json.loads(reassignment_request(doubts, {}).messages[1].content)
+        assert material["sessions"][0]["near_copy"] == {"said": "order the gold card", "label": "late card"}
 
 
 class TestParts:

@@ -30,7 +30,7 @@ RELEASED = {
     "auto_analyze_closed_classification@1": "50286566fba7",
     "auto_analyze_condensing@1": "b669183905c8",
     "auto_analyze_resolution@2": "fca5abadc601",
-    "auto_analyze_second_look@1": "dbae1c21873f",
+    "auto_analyze_second_look@2": "e1bf84c8bc0c",
     "casual@1": "5263593f563e",
     "condensing@2": "cf3a4741f526",
     "concise@1": "8122ac8bb49c",
