@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.chats import write_chats
 from benchmarks.faults.load import Load
-from benchmarks.faults.stage import Stage, stage
+from benchmarks.faults.stage import LOCAL_USD_PER_MILLION, Stage, stage
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
 from benchmarks.stack import say
 from parley.cli.billed import read_billed
@@ -28,8 +28,13 @@ SESSIONS, KILLS, STREAMS, SESSIONS_PER_STREAM = 400, 20, 8, 2
 CENT = Decimal("0.01")
 STATES = "SELECT id::text AS attempt_id, state, billed, cost_usd, upper_bound_usd FROM attempts"
 TIMEOUT_SECONDS = 1800
-# Labelling hears and speaks nothing.
-RATES = ConfiguredRates(elevenlabs_usd_per_hour=Decimal(0), elevenlabs_usd_per_thousand_characters=Decimal(0))
+RATES = ConfiguredRates(
+    # Labelling hears and speaks nothing.
+    elevenlabs_usd_per_hour=Decimal(0),
+    elevenlabs_usd_per_thousand_characters=Decimal(0),
+    local_usd_per_million_input=LOCAL_USD_PER_MILLION,
+    local_usd_per_million_output=LOCAL_USD_PER_MILLION,
+)
 
 
 async def measure(options: Options) -> Figures:

@@ -1,6 +1,7 @@
 """The paid steps of a run: label a batch, condense a session that is too long, find duplicate labels."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -288,9 +289,12 @@ class LabellingActivities:
             labelled = _Labelled(verdict, complete, len(found), await keep_labels(tx, complete, found, said))
 
         # The newest labels change while a request is repeated: it is the same request nevertheless.
-        asked = request if step.horizon is not None else ask(known={})
+        logical = fingerprint(request if step.horizon is not None else ask(known={}))
+        if step.job.input.processing == "batch":
+            # So is one of which words are forgotten in the hours in which a provider has it.
+            logical = hashlib.sha256(request_step.encode()).hexdigest()
         reply, usage, is_stored = await self._request(
-            step.job, step.candidate, request_step, request, logical=fingerprint(asked), on_reply=store
+            step.job, step.candidate, request_step, request, logical=logical, on_reply=store
         )
         if not is_stored:
             async with self._database.transaction() as tx:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 from random import Random  # noqa: TID251 - the plan is random
 from signal import SIGKILL
@@ -26,6 +27,7 @@ from tests.faults.scene import Scene, scene
 # Long enough for Temporal to consider a worker dead and for its leases to expire.
 FROZEN_SECONDS = 14.0
 LEASE_SECONDS = 6
+LOCAL_USD_PER_MILLION = Decimal(1)
 # The replies of so many calls are held, or of this time: much less than the time-out of a call.
 IN_FLIGHT, HELD_SECONDS = 10, 6.0
 
@@ -129,8 +131,8 @@ async def stage(make_load: Callable[[Client], Load], disk: Path | None, seed: in
             "PARLEY_LEASE_SECONDS": str(LEASE_SECONDS),
             "PARLEY_BREAKER_OPEN_SECONDS": "2",
             "LOCAL_BASE_URL": f"{simulator.url}/local/v1",
-            "LOCAL_USD_PER_MILLION_INPUT": "1",
-            "LOCAL_USD_PER_MILLION_OUTPUT": "1",
+            "LOCAL_USD_PER_MILLION_INPUT": str(LOCAL_USD_PER_MILLION),
+            "LOCAL_USD_PER_MILLION_OUTPUT": str(LOCAL_USD_PER_MILLION),
         }
         await simulator.post("latency", median=0.3, sigma=0.8)
         yield Stage(place, server, temporal, make_load(place.client), disk, Random(seed))

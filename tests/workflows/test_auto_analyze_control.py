@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from parley import AutoAnalyzeHandle, AutoAnalyzeProgress, Client, InvalidInput, JobFailed, NotFound
+from parley.storage import budgets
 from tests.parts import SimulatorAdmin
 from tests.workflows.test_auto_analyze import chats, path, sessions_of, start
 from tests.workflows.test_auto_analyze_limits import statistics_of
@@ -162,6 +163,20 @@ class TestBudget:
         assert all(one.intent for one in await sessions_of(client, job) if one.original_intent)
         assert report.costs.confirmed_usd <= Decimal("0.004")
         assert await client.audit() == []
+
+    async def test_a_run_that_has_cost_more_than_its_budget_finishes_without_merging(
+        self, client: Client, path: Path
+    ) -> None:
+        job = await start(client, path, chats(60), budget_usd="0.004")
+        await held(job, "budget")
+        async with client.database.transaction() as tx:
+            # As where a provider bills more than the upper bound of a request.
+            await budgets.move(tx, client.workspace_id, budgets.job_scope(job.job_key), confirmed=Decimal("0.004"))
+        await job.finish()
+        report = await job.result()
+        assert report.status == "completed"
+        assert any("stay unmerged" in warning for warning in statistics_of(report).warnings)
+        assert all(one.intent for one in await sessions_of(client, job) if one.original_intent)
 
     async def test_a_parked_run_fails_after_its_wait_limit_and_takes_no_update(
         self, client: Client, path: Path

@@ -200,6 +200,24 @@ async def test_a_budget_below_one_request_of_a_batch_parks_the_run(
 
 
 @pytest.mark.usefixtures("worker")
+async def test_a_person_is_forgotten_while_the_provider_has_the_batch(
+    client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing, "SHORTEST_PAUSE", timedelta(seconds=0.2))
+    monkeypatch.setattr(processing, "GIVE_UP_AFTER", timedelta(seconds=20))
+    await simulator.post("batches", seconds=DAY)
+    job = await started(client, path)
+    await submitted(job)
+    last = [session.user_id async for session in client.labelled_sessions(job.id) if not session.intent][-1]
+    await client.forget_user(last)
+    await simulator.post("batches", seconds=0)
+    report = await job.result()
+    assert (figures_of(report).answered, statistics_of(report).labelled) == (LINES, COUNT)
+    assert statistics_of(report).fallbacks == 0
+    await check_books(client, simulator, Provider.OPENAI, path.parent)
+
+
+@pytest.mark.usefixtures("worker")
 async def test_finishing_cancels_the_batch_and_keeps_what_is_answered(
     client: Client, path: Path, simulator: SimulatorAdmin
 ) -> None:

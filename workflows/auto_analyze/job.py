@@ -221,6 +221,14 @@ class AutoAnalyze:
         except ActivityError as error:
             raise error.cause or error from None
 
+    async def _free_set_aside(self) -> None:
+        """Let merging spend its part of the budget. If labelling has cost more than the whole, no request passes it."""
+        try:
+            await self._set_budget(self._state.budget_usd)
+        except ApplicationError as error:
+            if error.type != InvalidInput.__name__:
+                raise
+
     async def _begin(self, snapshot: RunSnapshot | None) -> None:
         """Plan the run, or go on where the previous segment ended."""
         if snapshot is not None:
@@ -336,7 +344,7 @@ class AutoAnalyze:
         """
         if self._state.phase is not Phase.CONFLICTS:
             self._state.start_phase(Phase.CONFLICTS)
-            await self._set_budget(self._state.budget_usd)
+            await self._free_set_aside()
         if history_is_long():
             await self._continue_as_new()
         resolver = ConflictResolver(self._job, self._state)
