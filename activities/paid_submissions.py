@@ -7,13 +7,12 @@ than a batch can take, so that no other attempt at its request is made meanwhile
 import asyncio
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 from uuid import UUID, uuid5
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -49,10 +48,8 @@ log = step_logger(__name__)
 class _LineFile:
     """The lines of a submission in a file of this machine, since they may be larger than this process should be."""
 
-    def __init__(self, path: Path, limits: Limits) -> None:
-        self.path, self.lines = path, 0
-        self._limits, self._bytes = limits, 0
-        self._file = path.open("wb")
+    def __init__(self, file: BinaryIO, limits: Limits) -> None:
+        self.lines, self._file, self._limits, self._bytes = 0, file, limits, 0
 
     def has_room(self, line: bytes) -> bool:
         return self.lines < self._limits.lines and self._bytes + len(line) < self._limits.bytes
@@ -61,12 +58,10 @@ class _LineFile:
         self._file.write(line + b"\n")
         self.lines, self._bytes = self.lines + 1, self._bytes + len(line) + 1
 
-    def complete(self) -> Path:
-        self._file.flush()
-        return self.path
-
-    def close(self) -> None:
-        self._file.close()
+    def from_start(self) -> BinaryIO:
+        """The file of all lines, to be read."""
+        self._file.seek(0)
+        return self._file
 
 
 @dataclass(frozen=True)
@@ -153,10 +148,10 @@ class PaidSubmissions:
         Raises:
             ProviderNotConfigured: the provider has no batch API, or no key.
         """
-        with tempfile.TemporaryDirectory(prefix="parley-batch-") as directory:
-            async with self._api(submission.workspace_id, Provider(submission.provider)) as api:
-                with closing(_LineFile(Path(directory) / "lines.jsonl", api.limits)) as file:
-                    yield OpenSubmission(submission, api, file)
+        async with self._api(submission.workspace_id, Provider(submission.provider)) as api:
+            # It has no name: what users said does not stay on the disk if this process is killed.
+            with tempfile.TemporaryFile() as file:
+                yield OpenSubmission(submission, api, _LineFile(file, api.limits))
 
     @asynccontextmanager
     async def _api(self, workspace_id: str, provider: Provider) -> AsyncGenerator[BatchApi]:
@@ -215,13 +210,13 @@ class PaidSubmissions:
         Raises:
             ProviderError: it was not sent, or it is not known whether it was: call `begin` and send it again.
         """
-        submission, path = given.row, given.file.complete()
+        submission, lines = given.row, given.file.from_start()
         sending = await self._change(submission, state="sending", next_step=next_step, sent_at=utc_now())
         known = await self._sending(sending)
         await self._failpoints.reach("submitting", submission.job_key)
         try:
             async with asyncio.timeout(self._send_within.total_seconds()):
-                vendor_id = await given.api.submit(path, known)
+                vendor_id = await given.api.submit(lines, known)
         except TimeoutError:
             raise ProviderUnavailable(submission.provider, "the batch was not sent in time") from None
         except ProviderError as error:

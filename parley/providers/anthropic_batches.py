@@ -4,8 +4,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import anthropic
 from anthropic.types import Message as AnthropicMessage
@@ -51,9 +50,8 @@ class AnthropicBatches(AnthropicAdapter):
         line = {"custom_id": attempt_id, "params": params}
         return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode()
 
-    async def submit(self, file: Path, sending: Sending) -> str:  # noqa: ARG002 - the vendor keeps no id of ours
-        with file.open(encoding="utf-8") as lines:
-            requests: Any = [json.loads(line) for line in lines]
+    async def submit(self, lines: BinaryIO, sending: Sending) -> str:  # noqa: ARG002 - the vendor keeps no id of ours
+        requests: Any = [json.loads(line) for line in lines]
         with errors_mapped(anthropic.APIError, mapped_error, self._key):
             return (await self._client.messages.batches.create(requests=requests)).id
 

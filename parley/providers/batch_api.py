@@ -7,8 +7,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, cast
 
 from parley.domain.errors import ProviderError
 from parley.domain.requests import ChatReply, Request
@@ -78,7 +77,7 @@ class BatchApi(Protocol):
         """
         ...
 
-    async def submit(self, file: Path, sending: Sending) -> str:
+    async def submit(self, lines: BinaryIO, sending: Sending) -> str:
         """Send a file of lines; returns the vendor's id of the batch.
 
         Raises:

@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import openai
 from openai.types import Batch
@@ -53,14 +52,13 @@ class OpenAIBatches(OpenAIAdapter):
         line = {"custom_id": attempt_id, "method": "POST", "url": ENDPOINT, "body": sent}
         return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode()
 
-    async def submit(self, file: Path, sending: Sending) -> str:
+    async def submit(self, lines: BinaryIO, sending: Sending) -> str:
         with errors_mapped(openai.APIError, self._mapped, self._key):
-            with file.open("rb") as lines:
-                uploaded = await self._client.files.create(
-                    file=(f"{sending.submission_id}.jsonl", lines, "application/jsonl"),
-                    purpose="batch",
-                    expires_after=FILES_EXPIRE_AFTER,
-                )
+            uploaded = await self._client.files.create(
+                file=(f"{sending.submission_id}.jsonl", lines, "application/jsonl"),
+                purpose="batch",
+                expires_after=FILES_EXPIRE_AFTER,
+            )
             batch = await self._client.batches.create(
                 input_file_id=uploaded.id,
                 endpoint=ENDPOINT,

@@ -49,8 +49,13 @@ def file_of(api: BatchApi, given: Sending, path: Path) -> Path:
     return path
 
 
+async def submitted(api: BatchApi, file: Path, given: Sending) -> str:
+    with file.open("rb") as lines:
+        return await api.submit(lines, given)
+
+
 async def sent(api: BatchApi, given: Sending, path: Path) -> str:
-    return await api.submit(file_of(api, given, path / "lines.jsonl"), given)
+    return await submitted(api, file_of(api, given, path / "lines.jsonl"), given)
 
 
 async def results(api: BatchApi, vendor_id: str) -> list[LineResult]:
@@ -148,7 +153,7 @@ async def test_a_line_that_the_vendor_refuses_has_its_error(api: BatchApi, tmp_p
     given = sending(2)
     file = file_of(api, given, tmp_path / "lines.jsonl")
     file.write_text(file.read_text().replace('"messages":[', '"surprise":1,"messages":[', 1))
-    found = await results(api, await api.submit(file, given))
+    found = await results(api, await submitted(api, file, given))
     errors = [result.error for result in found if result.error]
     assert [(type(error), error.billed) for error in errors] == [(BadRequest, Billed.NO)]
     assert len([result for result in found if result.reply]) == 1
@@ -167,7 +172,7 @@ async def test_openai_refuses_a_file_after_it_was_sent(simulator: SimulatorAdmin
         }
         for problem, wrong in spoiled.items():
             file.write_text("".join(f"{line}\n" for line in wrong))
-            status = await api.status(await api.submit(file, given))
+            status = await api.status(await submitted(api, file, given))
             assert status.state == "rejected"
             assert problem.replace("not JSON", "valid JSON") in status.problem
     assert await simulator.billed() == []
@@ -181,7 +186,7 @@ async def test_anthropic_refuses_a_file_at_once(simulator: SimulatorAdmin, tmp_p
         for wrong in ({**line, "custom_id": "a/b"}, {**line, "custom_id": "x" * 65}):
             file.write_text(json.dumps(wrong) + "\n")
             with pytest.raises(BadRequest, match="custom_id"):
-                await api.submit(file, given)
+                await submitted(api, file, given)
 
 
 async def test_a_batch_whose_answer_was_lost_may_exist(api: BatchApi, simulator: SimulatorAdmin, tmp_path: Path):
