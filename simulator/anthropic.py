@@ -120,8 +120,7 @@ class Messages:
         answer = self.answers.answer(parsed, damage)
         formatted = _FormattedAnswer(f"msg_sim{number:08d}", parsed, answer, damage)
         body = Body.events(formatted.events()) if parsed.stream else Body.json(formatted.message())
-        cached = {"cache_read": parsed.cache_read, "cache_written": parsed.cache_written}
-        return Reply(body, answer.input_tokens, answer.output_tokens, **cached)
+        return Reply(body, answer.input_tokens, answer.output_tokens, parsed.cache_read, parsed.cache_written)
 
     def models(self) -> object:
         model = {"type": "model", "id": model_name("any"), "display_name": "Simulator", "created_at": EPOCH}

@@ -75,17 +75,12 @@ def _data(options: Options, directory: Path, seed: int) -> Data:
 
 
 async def _labelled(bench: Bench, data: Data, options: Options) -> Figures:
-    staleness: AutoAnalyzeOptions = {} if options.max_staleness is None else {"max_staleness": options.max_staleness}
+    terms: AutoAnalyzeOptions = {"budget_usd": Decimal(1000), "provider": Provider.OPENAI, "model": MODEL}
+    if options.max_staleness is not None:
+        terms["max_staleness"] = options.max_staleness
     client = await bench.client(f"bench-{uuid4().hex[:8]}")
     imported = await client.import_chats(data.path)
-    job = await client.auto_analyze(
-        imported.dataset_id,
-        user_id="bench",
-        budget_usd=Decimal(1000),
-        provider=Provider.OPENAI,
-        model=MODEL,
-        **staleness,
-    )
+    job = await client.auto_analyze(imported.dataset_id, user_id="bench", **terms)
     async with asyncio.timeout(TIMEOUT_SECONDS):
         report = await job.result()
     assert report.statistics
