@@ -63,6 +63,7 @@ async def _played(point: str, place: Scene, talk: ConversationHandle) -> Outcome
         result = await stream.result()
     again = await talk.say("Which formats can I export?", turn_id="one", cache=CachePolicy.OFF)
     next_one = await talk.say("And who may start it?", cache=CachePolicy.OFF)
+    await place.sweep()
     energy = await place.client.energy(USER)
     assert isinstance(result, TurnResult)
     return Outcome(
