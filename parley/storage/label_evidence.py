@@ -2,11 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Integer, String, cast, column, func, select, true, update
+from sqlalchemy import ColumnElement, Integer, Select, String, cast, column, func, select, true, update
 from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
 from parley.domain.auto_analyze.contract import GIVEN_ROUND, PROBED_ROUND, LabelKind
@@ -15,7 +16,7 @@ from parley.storage.auto_analyze import CHAT_OF_SESSION, RUN_OF_SESSION
 from parley.storage.tables import AutoLabel, AutoMerge, AutoRun, AutoSession, StoredChat
 
 # Of a long session, the messages at its beginning are enough to see what the user came for.
-FIRST_MESSAGES = "$.messages[0 to 9]"
+FIRST_MESSAGES = func.jsonb_path_query_array(col(StoredChat.payload), cast("$.messages[0 to 9]", JSONPATH))
 
 
 class SampledSession(NamedTuple):
@@ -32,6 +33,17 @@ class Sample(NamedTuple):
     first: list[SampledSession]
 
 
+def of_sessions(workspace_id: str, job_key: str, *columns: ColumnElement[Any] | Mapped[Any]) -> Select[Any]:
+    """Columns of the sessions of a run, and of their chats."""
+    return (
+        select(*columns)
+        .select_from(AutoSession)
+        .join(AutoRun, RUN_OF_SESSION)
+        .join(StoredChat, CHAT_OF_SESSION)
+        .where(col(AutoSession.workspace_id) == workspace_id, col(AutoSession.job_key) == job_key)
+    )
+
+
 async def sample(tx: AsyncSession, workspace_id: str, job_key: str, kind: LabelKind, most: int) -> dict[str, Sample]:
     """The first sessions of each original label, up to `most`, and how many it has."""
     label = col(getattr(AutoSession, kind.value))
@@ -46,26 +58,22 @@ async def sample(tx: AsyncSession, workspace_id: str, job_key: str, kind: LabelK
         .subquery()
     )
     query = (
-        select(
+        of_sessions(
+            workspace_id,
+            job_key,
             ranked.c.label,
             ranked.c.sessions,
-            func.jsonb_path_query_array(col(StoredChat.payload), cast(FIRST_MESSAGES, JSONPATH)),
+            FIRST_MESSAGES,
             func.coalesce(AutoSession.summary, ""),
         )
-        .select_from(AutoSession)
-        .join(AutoRun, RUN_OF_SESSION)
-        .join(StoredChat, CHAT_OF_SESSION)
         .join(ranked, ranked.c.ordinal == col(AutoSession.ordinal))
-        .where(
-            col(AutoSession.workspace_id) == workspace_id,
-            col(AutoSession.job_key) == job_key,
-            ranked.c.place <= most,
-        )
+        .where(ranked.c.place <= most)
         .order_by(ranked.c.label, ranked.c.place)
     )
     found: defaultdict[str, list[SampledSession]] = defaultdict(list)
     counts: dict[str, int] = {}
-    for name, sessions, messages, summary in (await tx.execute(query)).all():
+    rows: Sequence[Any] = (await tx.execute(query)).all()
+    for name, sessions, messages, summary in rows:
         counts[name] = sessions
         found[name].append(SampledSession(messages, summary))
     return {name: Sample(counts[name], first) for name, first in found.items()}

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from sqlalchemy import ARRAY, ColumnElement, Integer, String, cast, func, literal, select, update
-from sqlalchemy.dialects.postgresql import JSONPATH, aggregate_order_by, insert
+from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 from sqlmodel import col
 
-from parley.storage.auto_analyze import CHAT_OF_SESSION, RUN_OF_SESSION
-from parley.storage.label_evidence import FIRST_MESSAGES
-from parley.storage.tables import AutoReassignment, AutoRun, AutoSession, StoredChat
+from parley.storage.label_evidence import FIRST_MESSAGES, of_sessions
+from parley.storage.tables import AutoReassignment, AutoSession
 
 
 class LabelledSession(NamedTuple):
@@ -63,22 +62,17 @@ async def batch(tx: AsyncSession, workspace_id: str, job_key: str, number: int) 
         .scalar_subquery()
     )
     query = (
-        select(
+        of_sessions(
+            workspace_id,
+            job_key,
             col(AutoSession.ordinal),
-            func.jsonb_path_query_array(col(StoredChat.payload), cast(FIRST_MESSAGES, JSONPATH)),
+            FIRST_MESSAGES,
             func.coalesce(AutoSession.merged_intent, AutoSession.canonical_intent),
         )
-        .select_from(AutoSession)
-        .join(AutoRun, RUN_OF_SESSION)
-        .join(StoredChat, CHAT_OF_SESSION)
-        .where(
-            col(AutoSession.workspace_id) == workspace_id,
-            col(AutoSession.job_key) == job_key,
-            col(AutoSession.ordinal).in_(planned),
-        )
+        .where(col(AutoSession.ordinal).in_(planned))
         .order_by(col(AutoSession.ordinal))
     )
-    return [LabelledSession(row[0], row[1], row[2]) for row in (await tx.execute(query)).all()]
+    return [LabelledSession(*row) for row in (await tx.execute(query)).all()]
 
 
 async def sample(tx: AsyncSession, workspace_id: str, job_key: str, most: int) -> list[LabelledSession]:
@@ -94,23 +88,12 @@ async def sample(tx: AsyncSession, workspace_id: str, job_key: str, most: int) -
         .subquery()
     )
     query = (
-        select(
-            ranked.c.ordinal,
-            func.jsonb_path_query_array(col(StoredChat.payload), cast(FIRST_MESSAGES, JSONPATH)),
-            ranked.c.label,
-        )
-        .select_from(AutoSession)
-        .join(AutoRun, RUN_OF_SESSION)
-        .join(StoredChat, CHAT_OF_SESSION)
+        of_sessions(workspace_id, job_key, ranked.c.ordinal, FIRST_MESSAGES, ranked.c.label)
         .join(ranked, ranked.c.ordinal == col(AutoSession.ordinal))
-        .where(
-            col(AutoSession.workspace_id) == workspace_id,
-            col(AutoSession.job_key) == job_key,
-            ranked.c.place <= most,
-        )
+        .where(ranked.c.place <= most)
         .order_by(ranked.c.ordinal)
     )
-    return [LabelledSession(row[0], row[1], row[2]) for row in (await tx.execute(query)).all()]
+    return [LabelledSession(*row) for row in (await tx.execute(query)).all()]
 
 
 def _asked(workspace_id: str, job_key: str) -> tuple[ColumnElement[bool], ...]:

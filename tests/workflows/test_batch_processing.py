@@ -221,10 +221,7 @@ async def test_a_person_is_forgotten_while_the_provider_has_the_batch(
 async def test_finishing_cancels_the_batch_and_keeps_what_is_answered(
     client: Client, path: Path, simulator: SimulatorAdmin
 ) -> None:
-    await simulator.post("batches", seconds=DAY)
-    await simulator.fault("batch_half")
-    job = await started(client, path)
-    await submitted(job)
+    job = await half_answered(client, path, simulator)
     assert (await job.progress()).seconds_left is None
     await job.finish()
     report = await job.result()
@@ -237,10 +234,7 @@ async def test_finishing_cancels_the_batch_and_keeps_what_is_answered(
 async def test_cancelling_a_run_cancels_the_batch_and_keeps_what_is_answered(
     client: Client, path: Path, simulator: SimulatorAdmin
 ) -> None:
-    await simulator.post("batches", seconds=DAY)
-    await simulator.fault("batch_half")
-    job = await started(client, path)
-    await submitted(job)
+    job = await half_answered(client, path, simulator)
     await job.cancel()
     with pytest.raises(JobFailed):
         await job.result()
@@ -265,10 +259,7 @@ async def test_a_cancelled_run_takes_the_replies_as_soon_as_the_provider_gives_t
             yield result
 
     monkeypatch.setattr(OpenAIBatches, "results", later)
-    await simulator.post("batches", seconds=DAY)
-    await simulator.fault("batch_half")
-    job = await started(client, path)
-    await submitted(job)
+    job = await half_answered(client, path, simulator)
     await job.cancel()
     with pytest.raises(JobFailed):
         await job.result()
@@ -290,10 +281,7 @@ async def test_a_run_that_is_to_finish_in_its_next_segment_takes_the_replies_fir
         return is_long
 
     monkeypatch.setattr(processing, "history_is_long", history_is_long)
-    await simulator.post("batches", seconds=DAY)
-    await simulator.fault("batch_half")
-    job = await started(client, path)
-    await submitted(job)
+    job = await half_answered(client, path, simulator)
     await job.pause()
     is_full.set()
     async with asyncio.timeout(60):
@@ -322,10 +310,7 @@ async def test_a_run_that_is_cancelled_as_its_next_segment_begins_takes_the_repl
     monkeypatch.setattr(
         processing, "history_is_long", lambda: is_full.is_set() and workflow.info().continued_run_id is None
     )
-    await simulator.post("batches", seconds=DAY)
-    await simulator.fault("batch_half")
-    job = await started(client, path)
-    await submitted(job)
+    job = await half_answered(client, path, simulator)
     await job.set_streams(2)
     is_full.set()
     await asyncio.wait_for(is_planning.wait(), 60)
@@ -334,6 +319,15 @@ async def test_a_run_that_is_cancelled_as_its_next_segment_begins_takes_the_repl
         await job.result()
     assert figures_of(await job.report()).answered == LINES // 2
     await check_books(client, simulator, Provider.OPENAI, path.parent)
+
+
+async def half_answered(client: Client, path: Path, simulator: SimulatorAdmin) -> AutoAnalyzeHandle:
+    """A run whose requests are in a batch that ends, when it is cancelled, with half of its answers."""
+    await simulator.post("batches", seconds=DAY)
+    await simulator.fault("batch_half")
+    job = await started(client, path)
+    await submitted(job)
+    return job
 
 
 async def submitted(job: AutoAnalyzeHandle) -> None:
