@@ -210,6 +210,8 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
     ) -> RunControls:
         """Approve the merges of a run that waits for a review of them, and let it go on.
 
+        What is rejected and added is changed all at once or not at all. After an error it can be called again.
+
         Args:
             rejected: merges that are not to be made: labels, and what they would be merged into.
             added: merges to make instead or in addition.
@@ -224,13 +226,10 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
         """
         if not await self.labels.is_in_review():
             raise InvalidInput("does not wait for a review of its labels", where=self.id)
-        if version is None:
+        if rejected or added:
+            version = await self.labels.revise(rejected=rejected, added=added, version=version, made_by=made_by)
+        elif version is None:
             version = (await self.labels.history())[-1].version
-        if rejected:
-            version = (await self.labels.reject(rejected, version=version, made_by=made_by)).version
-        for pair in added:
-            merged = await self.labels.merge(pair.label, pair.into, kind=pair.kind, version=version, made_by=made_by)
-            version = merged.version
         return await self._control(APPROVE, ApproveLabels(version=version, made_by=made_by))
 
     async def set_streams(self, streams: int) -> RunControls:

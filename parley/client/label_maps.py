@@ -31,6 +31,10 @@ OPERATOR = "operator"
 BY_SPELLING = "written alike but for case, blanks, hyphens, an apostrophe or a plural"
 
 
+# Makes the labels of a new version and the number of its parent, from the latest version.
+_Make = Callable[[AsyncSession, AutoLabelMap], Awaitable[tuple[LabelMap, int]]]
+
+
 class LabelMaps:
     """The labels of one run. `AutoAnalyzeHandle.labels` has it.
 
@@ -177,7 +181,7 @@ class LabelMaps:
                 await label_maps.drop_second_look(tx, *scope)
             return await label_maps.state_of(tx, before), before.version
 
-        return await self._add_version(Change(MapAction.UNDO, made_by, reason), version, before_last)
+        return await self._add_version(Change(MapAction.UNDO, made_by, reason), before_last, version)
 
     async def reject(
         self,
@@ -196,56 +200,72 @@ class LabelMaps:
         """
         if not pairs:
             raise InvalidInput("names no merge to reject")
-        change = Change(MapAction.SPLIT, made_by, reason, None, [one.label for one in pairs])
+        return await self._add_version(*_rejection(pairs, reason, made_by), version)
 
-        def without(state: LabelMap, _: int) -> LabelMap:
-            for kind, into in dict.fromkeys((one.kind, one.into) for one in pairs):
-                out = [one.label for one in pairs if (one.kind, one.into) == (kind, into)]
-                state = state.with_kind(kind, state.kinds[kind].split(into, out))
-            return state
+    async def revise(
+        self,
+        *,
+        rejected: Sequence[LabelPair] = (),
+        added: Sequence[LabelPair] = (),
+        version: int | None = None,
+        made_by: str = OPERATOR,
+    ) -> int:
+        """Make what a review changes, all of it or nothing, and once: the same changes again add no version.
 
-        return await self._change_map(change, version, without)
+        Args:
+            rejected: labels to take out of the canonical labels that they were merged into.
+            added: merges to make after that, each as a version of its own.
+            version: of the labels that the caller has seen; default: whatever they are now.
+            made_by: who, for the history.
+
+        Returns:
+            The number of the latest version.
+
+        Raises:
+            InvalidInput: a merge cannot be rejected or made, or the run is not finished.
+            LabelsChanged: the labels have another version.
+            NotFound: there is no such label.
+        """
+        edits = [_rejection(rejected, "", made_by)] if rejected else []
+        edits += [_addition(pair, made_by) for pair in added]
+        return await self._add_versions(edits, version)
 
     async def _change(
         self, change: Change, version: int | None, edit: Callable[[KindMap, int], KindMap]
     ) -> LabelMapVersion:
-        kind = change.kind or LabelKind.INTENT
-        return await self._change_map(
-            change, version, lambda state, number: state.with_kind(kind, edit(state.kinds[kind], number))
-        )
+        return await self._add_version(change, _edited(_of_kind(change.kind or LabelKind.INTENT, edit)), version)
 
-    async def _change_map(
-        self, change: Change, version: int | None, edit: Callable[[LabelMap, int], LabelMap]
-    ) -> LabelMapVersion:
+    async def _add_version(self, change: Change, make: _Make, version: int | None) -> LabelMapVersion:
+        return await self._version(await self._add_versions([(change, make)], version, again=True))
 
-        async def edited(tx: AsyncSession, latest: AutoLabelMap) -> tuple[LabelMap, int]:
-            state = edit(await label_maps.state_of(tx, latest), latest.version + 1)
-            return state, label_maps.parent_of(latest)
+    async def _add_versions(
+        self, edits: Sequence[tuple[Change, _Make]], version: int | None, *, again: bool = False
+    ) -> int:
+        """Add versions in one transaction, and apply the last one to the sessions, unless the run waits for a review.
 
-        return await self._add_version(change, version, edited)
+        Args:
+            edits: each change with what makes its version.
+            version: the one to be changed.
+            again: also if the latest versions are these changes.
 
-    async def _add_version(
-        self,
-        change: Change,
-        version: int | None,
-        make: Callable[[AsyncSession, AutoLabelMap], Awaitable[tuple[LabelMap, int]]],
-    ) -> LabelMapVersion:
-        """Add a version, and apply it to the sessions, unless the run waits for a review.
-
-        `make`: the labels of the new version and the number of its parent, from the latest version.
+        Returns:
+            The number of the latest version.
         """
         scope = (self._workspace_id, self._job_key)
-        change = change._replace(reason=_checked_reason(change.reason))
+        edits = [(change._replace(reason=_checked_reason(change.reason)), make) for change, make in edits]
         in_review = await self.is_in_review()
         async with self._backend.database.transaction(bulk=True) as tx:
             _check_review(await label_maps.lock(tx, *scope), in_review=in_review)
             latest = await label_maps.begin(tx, *scope)
+            if not again and await _are_made(tx, latest, [change for change, _ in edits], version):
+                return latest.version
             label_maps.check_version(latest, version)
-            state, parent = await make(tx, latest)
-            added = await label_maps.add(tx, *scope, state, change, parent=parent)
-            if not in_review:
-                await label_maps.apply(tx, *scope, state)
-        return await self._version(added.version)
+            for change, make in edits:
+                state, parent = await make(tx, latest)
+                latest = await label_maps.add(tx, *scope, state, change, parent=parent)
+            if edits and not in_review:
+                await label_maps.apply(tx, *scope, await label_maps.state_of(tx, latest))
+            return latest.version
 
     async def _has_ended(self, run: AutoRun) -> bool:
         if run.ended_at is not None:
@@ -313,6 +333,48 @@ class _Described:
             request_id=by_run.request_id if by_run else None,
             merged_at=version.created_at,
         )
+
+
+def _rejection(pairs: Sequence[LabelPair], reason: str, made_by: str) -> tuple[Change, _Make]:
+    """Labels are taken out of their canonical labels, in one version."""
+    change = Change(MapAction.SPLIT, made_by, reason, None, [one.label for one in pairs])
+
+    def without(state: LabelMap, _: int) -> LabelMap:
+        for kind, into in dict.fromkeys((one.kind, one.into) for one in pairs):
+            out = [one.label for one in pairs if (one.kind, one.into) == (kind, into)]
+            state = state.with_kind(kind, state.kinds[kind].split(into, out))
+        return state
+
+    return change, _edited(without)
+
+
+def _addition(pair: LabelPair, made_by: str) -> tuple[Change, _Make]:
+    """A label is merged into another one."""
+    change = Change(MapAction.MERGE, made_by, "", pair.kind, [pair.label], pair.into)
+    edit = _of_kind(pair.kind, lambda labels, number: labels.merged(pair.label, pair.into, number))
+    return change, _edited(edit)
+
+
+def _of_kind(kind: LabelKind, edit: Callable[[KindMap, int], KindMap]) -> Callable[[LabelMap, int], LabelMap]:
+    return lambda state, number: state.with_kind(kind, edit(state.kinds[kind], number))
+
+
+def _edited(edit: Callable[[LabelMap, int], LabelMap]) -> _Make:
+    async def make(tx: AsyncSession, latest: AutoLabelMap) -> tuple[LabelMap, int]:
+        state = edit(await label_maps.state_of(tx, latest), latest.version + 1)
+        return state, label_maps.parent_of(latest)
+
+    return make
+
+
+async def _are_made(tx: AsyncSession, latest: AutoLabelMap, changes: Sequence[Change], version: int | None) -> bool:
+    """Whether the latest versions are these changes, of the version that the caller has seen."""
+    before = latest.version - len(changes)
+    if not changes or before < 0 or version not in (None, before):
+        return False
+    history = await label_maps.history(tx, latest.workspace_id, latest.job_key)
+    made = [(one.action, one.made_by, one.kind, one.labels, one.into) for one in history[before + 1 :]]
+    return made == [(one.action, one.made_by, one.kind, tuple(one.sources), one.target) for one in changes]
 
 
 def _check_review(run: AutoRun, *, in_review: bool) -> None:

@@ -1,11 +1,13 @@
 """A run with a review: its merges wait for a person, who may change them, or for the end of the time."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 
-from parley import AutoAnalyzeHandle, Client, InvalidInput, LabelPair, LabelsChanged, NotFound
+from parley import AutoAnalyzeHandle, Client, InvalidInput, LabelPair, LabelsChanged, NotFound, Unreachable
 from parley.domain.auto_analyze.contract import DEFAULT_REVIEW_LIMIT_SECONDS, LabelKind, Phase
 from parley.domain.auto_analyze.label_maps import LabelMapView, MapAction
 from tests.workflows.test_auto_analyze import chats, path, sessions_of, start
@@ -66,6 +68,35 @@ class TestReview:
         given = {one.original_intent: one.intent for one in await sessions_of(client, job)}
         assert given[rejected.into] == "By <b>hand</b>, of the team"
         assert await client.audit() == []
+
+    async def test_a_review_is_stored_as_a_whole_and_once(
+        self, client: Client, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job, view = await waiting(client, path, reassign=False)
+        before = await job.labels.history()
+        rejected, *_ = [pair for pair in pairs_of(view) if pair.kind is LabelKind.INTENT]
+        first, second, *_ = [one.label for one in view.labels if one.kind is LabelKind.INTENT]
+        added = LabelPair(label=second, into=first)
+        with pytest.raises(NotFound, match="unheard"):
+            await job.approve(rejected=[rejected], added=[added, LabelPair(label="unheard", into=first)])
+        assert await job.labels.history() == before
+        assert await job.labels.show() == view
+
+        review = partial(job.approve, rejected=[rejected], added=[added], version=view.version, made_by="ann")
+        with monkeypatch.context() as patched:
+            patched.setattr(AutoAnalyzeHandle, "_control", AsyncMock(side_effect=Unreachable("it does not answer")))
+            with pytest.raises(Unreachable):
+                await review()
+        changed = await job.labels.history()
+        with pytest.raises(LabelsChanged):
+            await job.approve(rejected=[rejected], version=view.version, made_by="ann")
+        assert (await review()).held == ""
+        await job.result()
+        assert [one.action for one in changed[len(before) :]] == [MapAction.SPLIT, MapAction.MERGE]
+        assert [one.action for one in (await job.labels.history())[len(changed) :]] == [MapAction.APPROVED]
+        given = {one.original_intent: one.intent for one in await sessions_of(client, job)}
+        assert given[second] == first
+        assert given.get(rejected.label, rejected.label) == rejected.label
 
     async def test_of_two_who_approve_one_does(self, client: Client, path: Path) -> None:
         job, view = await waiting(client, path, reassign=False)
