@@ -255,7 +255,8 @@ class PaidSubmissions:
         """Settle each line with a reply, and end the others, which can be asked again. Idempotent.
 
         Args:
-            give_up: what the provider does with a line that has no result is not known; its cost stays uncertain.
+            give_up: the provider is asked to cancel what it has not ended. What it does with a line that has no result
+                is not known; its cost stays uncertain.
 
         Raises:
             NotFound: the workspace has no such submission.
@@ -278,23 +279,27 @@ class PaidSubmissions:
         return SettledLines(len(answered), left_over, reading.odd_lines, reading.saved_usd, reading.problem)
 
     async def _read_results(self, submission: Submission, reading: "_Reading", *, give_up: bool) -> Failure:
-        """End each line that has a result. Returns how the others failed."""
+        """End each line that has a result. Returns how the others failed.
+
+        give_up: the provider is asked to cancel what it has not ended, since it bills replies that are not read too.
+        """
         name = submission.provider
         unknown = Failure(
             ProviderUnavailable.__name__, "the batch has no result for it", Billed.UNKNOWN, trips_breaker=False
         )
-        if submission.vendor_id is None:
-            return unknown
         try:
             async with self._api(submission.workspace_id, Provider(name)) as api:
-                status = await api.status(submission.vendor_id)
+                vendor_id = submission.vendor_id or await api.find(await self._sending(submission))
+                if vendor_id is None:
+                    return unknown
+                status = await _last_status(api, vendor_id) if give_up else await api.status(vendor_id)
                 reading.problem = status.problem
                 if status.state == "rejected":
                     detail = status.problem or "the batch was refused"
                     return replace(unknown, error_type="BatchRejected", detail=detail, billed=Billed.NO)
                 if status.state == "working":
                     raise ProviderUnavailable(name, "the batch has not ended", billed=Billed.NO)
-                async for result in api.results(submission.vendor_id):
+                async for result in api.results(vendor_id):
                     await self._end(submission, reading, result)
         except ProviderError as error:
             if not give_up:
@@ -446,6 +451,15 @@ class _Reading:
             return None
         self._left.discard(attempt_id)
         return attempt_id
+
+
+async def _last_status(api: BatchApi, vendor_id: str) -> BatchStatus:
+    """The status of a batch that is given up: cancelled, if it has not ended."""
+    status = await api.status(vendor_id)
+    if status.state != "working":
+        return status
+    await api.cancel(vendor_id)
+    return await api.status(vendor_id)
 
 
 def _not_billed(error: ProviderError) -> Failure:

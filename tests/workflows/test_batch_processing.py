@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 from temporalio import workflow
 
+from activities.paid_submissions import PaidSubmissions
 from parley import (
     AutoAnalyzeHandle,
     AutoAnalyzeReport,
@@ -26,8 +27,9 @@ from parley import (
 )
 from parley.cli.billed import read_billed
 from parley.domain.auto_analyze.processing import BatchFigures
-from parley.domain.errors import Billed, ProviderUnavailable
+from parley.domain.errors import Billed, NotFound, ProviderUnavailable
 from parley.domain.requests import Provider
+from parley.providers.anthropic_batches import AnthropicBatches
 from parley.providers.batch_api import LineResult
 from parley.providers.openai_batches import OpenAIBatches
 from parley.storage import auto_analyze as runs
@@ -204,7 +206,7 @@ async def test_a_person_is_forgotten_while_the_provider_has_the_batch(
     client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processing, "SHORTEST_PAUSE", timedelta(seconds=0.2))
-    monkeypatch.setattr(processing, "GIVE_UP_AFTER", timedelta(seconds=20))
+    monkeypatch.setattr(processing, "CANCEL_AFTER", timedelta(seconds=20))
     await simulator.post("batches", seconds=DAY)
     job = await started(client, path)
     await submitted(job)
@@ -215,6 +217,91 @@ async def test_a_person_is_forgotten_while_the_provider_has_the_batch(
     assert (figures_of(report).answered, statistics_of(report).labelled) == (LINES, COUNT)
     assert statistics_of(report).fallbacks == 0
     await check_books(client, simulator, Provider.OPENAI, path.parent)
+
+
+async def test_a_batch_that_takes_too_long_is_cancelled_and_its_replies_are_taken(
+    skipping_client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider needs until the third look to stop it."""
+    monkeypatch.setattr(processing, "CANCEL_AFTER", timedelta(minutes=10))
+    cancel, asked = OpenAIBatches.cancel, list[str]()
+
+    async def cancel_slowly(api: OpenAIBatches, vendor_id: str) -> None:
+        asked.append(vendor_id)
+        if len(asked) > 2:
+            await cancel(api, vendor_id)
+
+    monkeypatch.setattr(OpenAIBatches, "cancel", cancel_slowly)
+    job = await half_answered(skipping_client, path, simulator)
+    report = await job.result()
+    figures = figures_of(report)
+    assert (len(asked), len(set(asked))) == (3, 1)
+    assert (figures.answered, figures.left_over) == (LINES // 2, LINES - LINES // 2)
+    assert statistics_of(report).labelled == COUNT
+    await check_books(skipping_client, simulator, Provider.OPENAI, path.parent)
+
+
+@pytest.mark.parametrize("provider", VENDORS)
+async def test_what_a_provider_does_with_a_batch_that_it_does_not_end_stays_uncertain(
+    skipping_client: Client,
+    path: Path,
+    simulator: SimulatorAdmin,
+    monkeypatch: pytest.MonkeyPatch,
+    provider: Provider,
+) -> None:
+    monkeypatch.setattr(processing, "CANCEL_AFTER", timedelta(minutes=10))
+    asked = list[str]()
+    api = OpenAIBatches if provider is Provider.OPENAI else AnthropicBatches
+
+    async def cancel_never(_: object, vendor_id: str) -> None:
+        asked.append(vendor_id)
+
+    monkeypatch.setattr(api, "cancel", cancel_never)
+    job = await half_answered(skipping_client, path, simulator, provider=provider)
+    report = await job.result()
+    assert (figures_of(report).answered, statistics_of(report).labelled) == (0, COUNT)
+    # Over half an hour, and once more as it is given up.
+    assert 3 < len(asked) < 50
+    async with skipping_client.database.transaction() as tx:
+        failed = (await tx.execute(select(Attempt).where(col(Attempt.state) == "failed"))).scalars().all()
+    assert {one.billed for one in failed} == {"unknown"}
+    assert (await skipping_client.costs()).uncertain_usd == sum(one.upper_bound_usd for one in failed)
+    assert await skipping_client.audit() == []
+
+
+async def test_a_batch_that_nothing_is_heard_of_is_cancelled_as_it_is_given_up(
+    skipping_client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No look at it succeeds. What the provider has answered until then is taken."""
+    monkeypatch.setattr(processing, "CANCEL_AFTER", timedelta(minutes=10))
+
+    async def unseen(*_: object, **__: object) -> None:
+        raise NotFound("the provider says that it has no such batch")
+
+    monkeypatch.setattr(PaidSubmissions, "poll", unseen)
+    job = await half_answered(skipping_client, path, simulator)
+    report = await job.result()
+    assert (figures_of(report).answered, statistics_of(report).labelled) == (LINES // 2, COUNT)
+    await check_books(skipping_client, simulator, Provider.OPENAI, path.parent)
+
+
+@pytest.mark.usefixtures("worker")
+async def test_finishing_waits_half_an_hour_for_the_provider(
+    client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing, "SHORTEST_PAUSE", timedelta(seconds=0.2))
+    monkeypatch.setattr(processing, "CANCEL_WITHIN", timedelta(seconds=1))
+
+    async def cancel_never(*_: object) -> None:
+        return
+
+    monkeypatch.setattr(OpenAIBatches, "cancel", cancel_never)
+    job = await half_answered(client, path, simulator)
+    await job.finish()
+    report = await asyncio.wait_for(job.result(), 60)
+    assert (report.status, figures_of(report).answered) == ("completed", 0)
+    assert report.costs.uncertain_usd > 0
+    assert await client.audit() == []
 
 
 @pytest.mark.usefixtures("worker")
@@ -321,11 +408,11 @@ async def test_a_run_that_is_cancelled_as_its_next_segment_begins_takes_the_repl
     await check_books(client, simulator, Provider.OPENAI, path.parent)
 
 
-async def half_answered(client: Client, path: Path, simulator: SimulatorAdmin) -> AutoAnalyzeHandle:
+async def half_answered(client: Client, path: Path, simulator: SimulatorAdmin, **terms: Any) -> AutoAnalyzeHandle:
     """A run whose requests are in a batch that ends, when it is cancelled, with half of its answers."""
     await simulator.post("batches", seconds=DAY)
     await simulator.fault("batch_half")
-    job = await started(client, path)
+    job = await started(client, path, **terms)
     await submitted(job)
     return job
 

@@ -268,6 +268,15 @@ class RunState:
         self.submissions = done.model_copy(update={"open": tuple(opened)})
         self._update()
 
+    def cancel_submission(self, number: int) -> OpenSubmission:
+        """The provider is asked to cancel an open submission, again or from now on. Returns the submission."""
+        done = self.submissions
+        opened = {one.number: one for one in done.open}
+        before = opened[number]
+        opened[number] = before.model_copy(update={"cancelled_at": before.cancelled_at or workflow.now()})
+        self.submissions = done.model_copy(update={"open": tuple(opened.values())})
+        return opened[number]
+
     def settle_submission(self, number: int, settled: SettledSubmission) -> None:
         """Count how the requests of a submission ended."""
         done, before = self.submissions, self.submissions.ended

@@ -32,9 +32,9 @@ with workflow.unsafe.imports_passed_through():
 MOST_OPEN = 8
 # The pause between two looks is a tenth of the time so far, within these bounds.
 SHORTEST_PAUSE, LONGEST_PAUSE, PAUSES = timedelta(seconds=15), timedelta(minutes=10), 10
-# Providers end a batch after a day. What one does not end by then is given up.
-GIVE_UP_AFTER = timedelta(hours=30)
-# How long the end of batches is awaited after the provider was asked to cancel them.
+# Providers end a batch after a day. What one does not end by then is cancelled.
+CANCEL_AFTER = timedelta(hours=30)
+# How long the end of a batch is awaited after the provider was asked to cancel it. Then it is given up.
 CANCEL_WITHIN = timedelta(minutes=30)
 
 
@@ -55,7 +55,7 @@ class BatchProcessing:
                 return not self._state.paused or done.next_step is None
             if history_is_long():
                 return False
-            await self._wait(workflow.now() - done.open[-1].sent_at)
+            await self._wait(workflow.now() - max(one.changed_at for one in done.open))
             for one in done.open:
                 await self._look_at(one)
                 raise_if_cancelled()
@@ -129,12 +129,16 @@ class BatchProcessing:
             return
 
     async def _look_at(self, one: OpenSubmission) -> None:
-        polled = await self._poll(one.number, cancel=self._state.finishing)
+        """Settle a submission that has ended. One that takes too long is cancelled, and then given up."""
+        cancels = self._state.finishing or workflow.now() - one.sent_at > CANCEL_AFTER
+        if cancels:
+            one = self._state.cancel_submission(one.number)
+        polled = await self._poll(one.number, cancel=cancels)
         if polled is not None:
             self._state.show_submission(one.number, polled.processed)
-        is_late = workflow.now() - one.sent_at > GIVE_UP_AFTER
-        if is_late or (polled is not None and polled.state == "ended"):
-            await self._settle(one.number, give_up=is_late)
+        give_up = one.cancelled_at is not None and workflow.now() - one.cancelled_at > CANCEL_WITHIN
+        if give_up or (polled is not None and polled.state == "ended"):
+            await self._settle(one.number, give_up=give_up)
             await show_progress(self._job, self._state)
 
     async def _poll(self, number: int, *, cancel: bool) -> PolledSubmission | None:

@@ -35,11 +35,20 @@ class BatchFigures(Model):
 
 
 class OpenSubmission(Model):
-    """A submission that is not settled. processed: requests that the provider has done so far."""
+    """A submission that is not settled.
+
+    processed: requests that the provider has done so far. cancelled_at: when it was first asked to cancel the rest.
+    """
 
     number: int
     sent_at: AwareDatetime
     processed: int = 0
+    cancelled_at: AwareDatetime | None = None
+
+    @property
+    def changed_at(self) -> AwareDatetime:
+        """When it was sent, or cancelled."""
+        return self.cancelled_at or self.sent_at
 
 
 class Submissions(Model):

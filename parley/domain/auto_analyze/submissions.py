@@ -56,7 +56,7 @@ class PolledSubmission(Model):
 class SettleSubmission(SubmissionStep):
     """Settle every request of a submission that has ended, and label the sessions of those with a reply.
 
-    give_up: it is not known what the provider does: what the requests may cost stays uncertain.
+    give_up: it has not ended. It is cancelled once more, and what requests without a reply may cost stays uncertain.
     """
 
     give_up: bool = False
