@@ -128,6 +128,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
                     analysis.finish,
                     auto_runs.take_batches,
                     auto_runs.read_progress,
+                    auto_runs.read_looks,
                     auto_runs.measure_saturation,
                     auto_runs.set_budget,
                     label_maps.approve,

@@ -45,7 +45,7 @@ from parley.domain.auto_analyze.prompts import (
     resolution_request,
 )
 from parley.domain.auto_analyze.quotes import with_checked_quotes
-from parley.domain.auto_analyze.reassigning import read_decisions
+from parley.domain.auto_analyze.reassigning import Doubt, read_decisions
 from parley.domain.auto_analyze.taxonomy import Allowed, within
 from parley.domain.auto_analyze.validation import SessionLabels, Verdict, judge, no_text_labels
 from parley.domain.capabilities import UNKNOWN_MODEL, narrower
@@ -87,6 +87,14 @@ class _Shown(NamedTuple):
 
     fitting: Fitting
     allowed: Allowed
+
+
+class Look(NamedTuple):
+    """A request of the second look. step: its id within the job. doubts: about its sessions, by their names in it."""
+
+    step: str
+    doubts: Mapping[str, Doubt]
+    request: ChatRequest
 
 
 class PaidRequests(Protocol):
@@ -229,26 +237,41 @@ class LabellingActivities:
         model = step.candidate.model
         if narrower(model, step.sized_for):
             return ReassignOutcome(too_long_for=model)
-        choices = await self._choices.of(self._database, step.job)
-        doubts = await doubts_of(self._database, step, choices)
-        total = ReassignOutcome(looked_at=len(doubts))
-        instructions = step.job.input.instructions
-        at_once = doubts_at_once(doubts, choices, step.sized_for, tokens_of_instructions(instructions))
-        for number, part in enumerate(at_once):
-            named = {f"s{ordinal}": doubt for ordinal, doubt in part.items()}
-            request = reassignment_request(named, choices.labels, instructions)
+        total = ReassignOutcome()
+        for look in await self.looks(step):
             try:
-                reply, usage, _ = await self._request(step.job, step.candidate, step.request_step(number), request)
+                total = total.plus(await self._look(step, look))
             except ContextTooLong:
                 if step.sized_for == UNKNOWN_MODEL:
                     raise
                 return total.model_copy(update={"too_long_for": model})
-            decisions = read_decisions(reply, named)
-            better = {ordinal: decisions.better[f"s{ordinal}"] for ordinal in part if f"s{ordinal}" in decisions.better}
-            async with self._database.transaction() as tx:
-                await reassignments.store(tx, step.job.input.workspace_id, step.job.job_key, better)
-            total = total.plus(usage, better=len(better), problem=decisions.problem)
+        async with self._database.transaction() as tx:
+            await reassignments.complete(tx, step.job.input.workspace_id, step.job.job_key, step.batch)
         return total
+
+    async def looks(self, step: ReassignStep) -> list[Look]:
+        """The requests by which the sessions of a batch are looked at; none if none is in doubt."""
+        choices = await self._choices.of(self._database, step.job)
+        doubts = await doubts_of(self._database, step, choices)
+        instructions = step.job.input.instructions
+        at_once = doubts_at_once(doubts, choices, step.sized_for, tokens_of_instructions(instructions))
+        found: list[Look] = []
+        for number, part in enumerate(at_once):
+            named = {f"s{ordinal}": doubt for ordinal, doubt in part.items()}
+            request = reassignment_request(named, choices.labels, instructions)
+            found.append(Look(step.request_step(number), named, request))
+        return found
+
+    async def _look(self, step: ReassignStep, look: Look) -> ReassignOutcome:
+        """Make one of these requests, and store what it gives."""
+        logical = logical_fingerprint(step.job, look.step)
+        reply, usage, _ = await self._request(step.job, step.candidate, look.step, look.request, logical=logical)
+        decisions = read_decisions(reply, look.doubts)
+        better = {int(name[1:]): label for name, label in decisions.better.items()}
+        async with self._database.transaction() as tx:
+            await reassignments.store(tx, step.job.input.workspace_id, step.job.job_key, better)
+        counted = {"looked_at": len(look.doubts), "better": len(better), "problem": decisions.problem}
+        return ReassignOutcome.model_validate(usage.model_dump() | counted)
 
     async def _request_labels(
         self,
@@ -289,10 +312,9 @@ class LabellingActivities:
             labelled = _Labelled(verdict, complete, len(found), await keep_labels(tx, complete, found, said))
 
         # The newest labels change while a request is repeated: it is the same request nevertheless.
-        logical = fingerprint(request if step.horizon is not None else ask(known={}))
-        if step.job.input.processing == "batch":
-            # So is one of which words are forgotten in the hours in which a provider has it.
-            logical = hashlib.sha256(request_step.encode()).hexdigest()
+        logical = logical_fingerprint(step.job, request_step)
+        if logical is None:
+            logical = fingerprint(request if step.horizon is not None else ask(known={}))
         reply, usage, is_stored = await self._request(
             step.job, step.candidate, request_step, request, logical=logical, on_reply=store
         )
@@ -339,18 +361,14 @@ class LabellingActivities:
         `logical`: the fingerprint of what is asked, where a repetition may send it in other words.
         Returns the reply, its usage, and whether what `on_reply` writes is committed with it.
         """
-        charge = Charge(
-            workspace_id=job.input.workspace_id,
-            user_id=job.input.user_id,
-            job_key=job.job_key,
-            workflow_id=job.workflow_id,
-            request_id=request_id(job.job_key, step),
-            action=ACTION,
-            energy=0,
-        )
         try:
             settled = await self._paid_calls.make(
-                charge, request, candidate.provider, candidate.model, fingerprint=logical, on_reply=on_reply
+                charge_of(job, step),
+                request,
+                candidate.provider,
+                candidate.model,
+                fingerprint=logical,
+                on_reply=on_reply,
             )
         except EmptyReply as error:
             # No label is in it, as in any other reply that cannot be used: less is requested next.
@@ -360,6 +378,27 @@ class LabellingActivities:
         assert isinstance(settled.reply, ChatReply)  # noqa: S101 - it answers a chat request
         used = StepUsage(tokens=settled.reply.usage.total_tokens, cost_usd=settled.cost_usd)
         return settled.reply, used, settled.has_followed
+
+
+def charge_of(job: Job, step: str) -> Charge:
+    """Who pays for a request of a run, and its id. Users are charged no energy for it."""
+    return Charge(
+        workspace_id=job.input.workspace_id,
+        user_id=job.input.user_id,
+        job_key=job.job_key,
+        workflow_id=job.workflow_id,
+        request_id=request_id(job.job_key, step),
+        action=ACTION,
+        energy=0,
+    )
+
+
+def logical_fingerprint(job: Job, step: str) -> str | None:
+    """The fingerprint of a request that may be in a batch; None in a run without batches: it is that of the request.
+
+    The words of a request may be forgotten in the hours in which a provider has it: it is the same one nevertheless.
+    """
+    return hashlib.sha256(step.encode()).hexdigest() if job.input.processing == "batch" else None
 
 
 def _has_text(item: Work) -> bool:

@@ -26,6 +26,7 @@ from parley.domain.auto_analyze.contract import (
     FallbackStep,
     FinishStep,
     Job,
+    LooksLeft,
     Phase,
     Plan,
     PlanBatches,
@@ -34,6 +35,7 @@ from parley.domain.auto_analyze.contract import (
     PlanProbes,
     PlanReassignment,
     Probes,
+    ReadLooks,
     ReadProgress,
     ReassignmentPlan,
     RunProgress,
@@ -260,6 +262,15 @@ class RunActivities:
         async with self._database.transaction(bulk=True) as tx:
             batches = await reassignments.plan(tx, step.job.input.workspace_id, step.job.job_key, SESSIONS_AT_ONCE)
         return ReassignmentPlan(batches=batches)
+
+    @activity.defn(name="auto_analyze.read_looks")
+    @boundary
+    async def read_looks(self, step: ReadLooks) -> LooksLeft:
+        """Read which batches of sessions are still to be looked at."""
+        scope = (step.job.input.workspace_id, step.job.job_key)
+        async with self._database.reads() as tx:
+            left = await reassignments.open_numbers(tx, *scope, after=step.after, limit=step.most)
+        return LooksLeft(batches=tuple(left))
 
     @activity.defn(name="auto_analyze.apply_reassignment")
     @boundary

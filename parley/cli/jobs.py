@@ -247,7 +247,10 @@ def auto_analyze(
     ] = DEFAULT_REVIEW_LIMIT_SECONDS / 3600,
     instructions: Instructions = None,
     processing: Annotated[
-        Processing, typer.Option(help="batch: half price, answered by the provider's batch API within 24 hours.")
+        Processing,
+        typer.Option(
+            help="batch: half price, by the provider's batch API within 24 hours; the second look takes 24 more."
+        ),
     ] = "realtime",
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out and list invalid lines.")] = False,
     dry_run: Annotated[

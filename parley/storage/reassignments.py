@@ -50,6 +50,27 @@ async def plan(tx: AsyncSession, workspace_id: str, job_key: str, size: int) -> 
     return (await tx.execute(count)).scalar_one()
 
 
+async def open_numbers(tx: AsyncSession, workspace_id: str, job_key: str, *, after: int, limit: int) -> list[int]:
+    """The next batches that are not done, by their number."""
+    query = select(col(AutoReassignment.number)).where(
+        col(AutoReassignment.workspace_id) == workspace_id,
+        col(AutoReassignment.job_key) == job_key,
+        ~col(AutoReassignment.is_done),
+        col(AutoReassignment.number) > after,
+    )
+    return list((await tx.execute(query.order_by(col(AutoReassignment.number)).limit(limit))).scalars())
+
+
+async def complete(tx: AsyncSession, workspace_id: str, job_key: str, number: int) -> None:
+    """A batch is done. Idempotent."""
+    done = update(AutoReassignment).where(
+        col(AutoReassignment.workspace_id) == workspace_id,
+        col(AutoReassignment.job_key) == job_key,
+        col(AutoReassignment.number) == number,
+    )
+    await (await tx.connection()).execute(done.values(is_done=True))
+
+
 async def batch(tx: AsyncSession, workspace_id: str, job_key: str, number: int) -> list[LabelledSession]:
     """The sessions of a batch with the labels that they had when it was planned, in processing order."""
     planned = (

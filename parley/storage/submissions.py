@@ -90,6 +90,20 @@ async def answered_batches(
     return [OpenBatch(*row) for row in rows.all()]
 
 
+async def answered_steps(
+    tx: AsyncSession, workspace_id: str, submission_id: UUID, *, after: int, limit: int
+) -> list[int]:
+    """Steps of the job of which a submission has settled a request, by their number."""
+    query = (
+        select(col(SubmissionLine.step))
+        .distinct()
+        .join(Attempt, col(Attempt.id) == col(SubmissionLine.attempt_id))
+        .where(*_lines_of(workspace_id, submission_id), col(Attempt.state) == "settled")
+        .where(col(SubmissionLine.step) > after)
+    )
+    return list((await tx.execute(query.order_by(col(SubmissionLine.step)).limit(limit))).scalars())
+
+
 async def open_batches(tx: AsyncSession, workspace_id: str, job_key: str, *, after: int, limit: int) -> list[OpenBatch]:
     """The next batches of sessions that are not labelled, by their number."""
     query = select(*_columns_of_batch()).where(*_open_after(workspace_id, job_key, after))

@@ -552,7 +552,7 @@ class AutoBatch(SQLModel, table=True):
 
 
 class AutoReassignment(SQLModel, table=True):
-    """Sessions whose labels are looked at again together, by their ordinals."""
+    """Sessions whose labels are looked at again together, by their ordinals. `is_done`: they are looked at."""
 
     __tablename__ = "auto_reassignments"
 
@@ -560,6 +560,7 @@ class AutoReassignment(SQLModel, table=True):
     job_key: str = Field(primary_key=True)
     number: int = Field(primary_key=True)
     ordinals: list[int] = Field(sa_type=ARRAY(Integer))
+    is_done: bool = False
 
 
 class AutoLabel(SQLModel, table=True):

@@ -18,13 +18,23 @@ SESSIONS, DISCOVERED, QUOTA = 48, 8, 4
 
 
 @pytest.mark.parametrize(
-    ("point", "provider"),
-    [("submitted", Provider.OPENAI), ("submitted", Provider.ANTHROPIC), ("submitting", Provider.OPENAI)],
+    ("point", "provider", "looks"),
+    [
+        ("submitted", Provider.OPENAI, False),
+        ("submitted", Provider.ANTHROPIC, False),
+        ("submitting", Provider.OPENAI, False),
+        ("submitted", Provider.OPENAI, True),
+        ("submitting", Provider.ANTHROPIC, True),
+    ],
 )
 async def test_a_batch_is_sent_once_wherever_its_worker_is_killed(
-    point: str, provider: Provider, stack: Addresses, template: str, tmp_path: Path
+    point: str, provider: Provider, looks: bool, stack: Addresses, template: str, tmp_path: Path
 ) -> None:
-    """`submitted`: the provider has it, and nothing says so. `submitting`: it may have been sent, and was not."""
+    """`submitted`: the provider has it, and nothing says so. `submitting`: it may have been sent, and was not.
+
+    `looks`: the only batch is that of the second look, since all sessions are the discovery.
+    """
+    discovered = SESSIONS if looks else DISCOVERED
     lines = (SAMPLES / "chats" / "support.jsonl").read_text().splitlines(keepends=True)[:SESSIONS]
     path = tmp_path / "chats.jsonl"
     path.write_text("".join(lines))
@@ -36,10 +46,10 @@ async def test_a_batch_is_sent_once_wherever_its_worker_is_killed(
             user_id="operator",
             provider=provider,
             processing="batch",
-            reassign=False,
+            reassign=looks,
             streams=3,
             sessions_per_stream=QUOTA,
-            discovery=DiscoveryTerms(min_sessions=DISCOVERED, max_sessions=DISCOVERED),
+            discovery=DiscoveryTerms(min_sessions=discovered, max_sessions=discovered),
         )
         await exited(worker, signal.SIGKILL)
         # After twelve times that time it is certain that no worker sends the batch any more.
@@ -55,6 +65,7 @@ async def test_a_batch_is_sent_once_wherever_its_worker_is_killed(
         assert (statistics.labelled, statistics.fallbacks) == (SESSIONS, 0)
         assert statistics.batch.answered == statistics.batch.submitted == len(times) > 0
         assert set(times.values()) == {1}
+        assert (statistics.looked_at > 0) == looks
         of_lines = "SELECT DISTINCT state FROM attempts JOIN submission_lines ON id = attempt_id"
         assert await place.query(of_lines) == [{"state": "settled"}]
         [submission] = await place.query("SELECT state, vendor_id FROM submissions")

@@ -365,6 +365,8 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         {},
     ),
     "reassignments.batch": (lambda tx, _: reassignments.batch(tx, THEIRS, JOB, 0), []),
+    "reassignments.open_numbers": (lambda tx, _: reassignments.open_numbers(tx, THEIRS, JOB, after=-1, limit=9), []),
+    "reassignments.complete": (lambda tx, _: reassignments.complete(tx, THEIRS, JOB, 0), None),
     "reassignments.sample": (lambda tx, _: reassignments.sample(tx, THEIRS, JOB, 16), []),
     "reassignments.store": (lambda tx, _: reassignments.store(tx, THEIRS, JOB, {0: "label"}), None),
     "reassignments.apply": (lambda tx, _: reassignments.apply(tx, THEIRS, JOB), 0),
@@ -374,6 +376,10 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "submissions.lines": (lambda tx, _: submissions.lines(tx, THEIRS, SUBMISSION), set()),
     "submissions.attempts_in": (lambda tx, _: submissions.attempts_in(tx, THEIRS, SUBMISSION, "open"), []),
     "submissions.open_batches": (lambda tx, _: submissions.open_batches(tx, THEIRS, JOB, after=-1, limit=9), []),
+    "submissions.answered_steps": (
+        lambda tx, _: submissions.answered_steps(tx, THEIRS, SUBMISSION, after=-1, limit=9),
+        [],
+    ),
     "submissions.answered_batches": (
         lambda tx, _: submissions.answered_batches(tx, THEIRS, JOB, SUBMISSION, after=-1, limit=9),
         [],

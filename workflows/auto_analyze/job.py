@@ -374,7 +374,11 @@ class AutoAnalyze:
         The run does not park for it: if the budget is used up, the other sessions keep their labels.
         """
         self._state.start_phase(Phase.REASSIGNMENT)
-        if not await Reassigner(self._job, self._state).run():
+        batches = None
+        if self._job.input.processing == "batch":
+            self._state.begin_submissions("second look")
+            batches = self._batches = BatchProcessing(self._job, self._state)
+        if not await Reassigner(self._job, self._state, batches).run():
             await self._continue_as_new()
 
     async def _finish(self) -> AutoAnalyzeResult:

@@ -1,6 +1,7 @@
 """After phase 3: look again at the sessions whose intent is in doubt, and give them a clearly better one."""
 
 import asyncio
+from collections import deque
 from typing import Any
 
 from temporalio import workflow
@@ -13,24 +14,32 @@ with workflow.unsafe.imports_passed_through():
     from parley.domain.auto_analyze.contract import (
         ApplyReassignment,
         Job,
+        LooksLeft,
         PlanReassignment,
+        ReadLooks,
         ReassignOutcome,
         ReassignStep,
     )
     from parley.domain.routing import Candidate
     from workflows.auto_analyze.batches import on_a_provider, refusal_of
     from workflows.auto_analyze.run_state import RunState, history_is_long
+    from workflows.auto_analyze.submissions import BatchProcessing
     from workflows.fallback import NoProviderServed, is_over_budget, raise_if_cancelled
-    from workflows.policies import BULK_STEP
+    from workflows.policies import BULK_STEP, LOCAL_STEP
+
+# So many numbers of batches are in a payload of less than 2 KB.
+READ_AT_ONCE = 250
 
 
 class Reassigner:
     """Looks at the batches of sessions, as many at a time as the run has streams."""
 
-    def __init__(self, job: Job, state: RunState) -> None:
-        self._job, self._state = job, state
+    def __init__(self, job: Job, state: RunState, batches: BatchProcessing | None) -> None:
+        """`batches`: asks first what a provider's batches can ask; what they leave is looked at after that."""
+        self._job, self._state, self._batches = job, state, batches
         self._candidates = state.plan.candidates
         self._is_over_budget = False
+        self._left: deque[int] = deque()
         # Batches for which the requests of others had reserved the rest of the budget.
         self._postponed: list[int] = []
 
@@ -44,14 +53,14 @@ class Reassigner:
                 **BULK_STEP,
             )
             raise_if_cancelled()
-        looks = [self._look() for _ in range(self._state.parallel_streams)]
-        # A request that is in flight when another one fails is paid for: all are counted before the run ends.
-        for ended in await asyncio.gather(*looks, return_exceptions=True):
-            if ended is not None:
-                raise ended
-        await self._look_one_by_one()
-        if self._is_pending:
+        if self._batches is not None and not await self._ask_in_batches(self._batches):
             return False
+        while await self._find_left():
+            await self._look_at_what_is_left()
+            if self._is_pending:
+                return False
+        if self._is_over_budget:
+            self._state.add_warning("some sessions keep their intent: the budget is used up")
         applied = await workflow.execute_activity_method(
             RunActivities.apply_reassignment,
             ApplyReassignment(job=self._job),
@@ -61,11 +70,58 @@ class Reassigner:
         self._state.set_reassigned(applied)
         return True
 
+    async def _ask_in_batches(self, batches: BatchProcessing) -> bool:
+        """Ask what batches can ask. Returns False where the segment is full before."""
+        while True:
+            try:
+                if await batches.run():
+                    return True
+            except ApplicationError as error:
+                if not is_over_budget(error):
+                    raise
+                self._is_over_budget = True
+                return True
+            if history_is_long():
+                return False
+            await workflow.wait_condition(lambda: not self._state.paused)
+
+    async def _find_left(self) -> bool:
+        """Find the next batches to look at. Returns whether there are any, and the run is to look at them."""
+        if self._has_ended:
+            return False
+        after = self._state.next_reassignment - 1
+        if self._batches is None:
+            plan = self._state.reassignment
+            self._left = deque(range(after + 1, plan.batches if plan else 0))
+        else:
+            self._left = deque((await self._read_left(after)).batches)
+        return bool(self._left)
+
+    async def _read_left(self, after: int) -> LooksLeft:
+        left = await workflow.execute_local_activity_method(
+            RunActivities.read_looks,
+            ReadLooks(job=self._job, after=after, most=READ_AT_ONCE),
+            summary="what batches have left",
+            **LOCAL_STEP,
+        )
+        raise_if_cancelled()
+        return left
+
+    async def _look_at_what_is_left(self) -> None:
+        looks = [self._look() for _ in range(self._state.parallel_streams)]
+        # A request that is in flight when another one fails is paid for: all are counted before the run ends.
+        for ended in await asyncio.gather(*looks, return_exceptions=True):
+            if ended is not None:
+                raise ended
+        await self._look_one_by_one()
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._is_over_budget or self._state.finishing
+
     @property
     def _is_pending(self) -> bool:
-        plan = self._state.reassignment
-        is_left = plan is not None and self._state.next_reassignment < plan.batches
-        return is_left and not self._is_over_budget and not self._state.finishing
+        return bool(self._left) and not self._has_ended
 
     async def _goes_on(self) -> bool:
         """Whether to take the next batch in this segment, as soon as the run is not paused."""
@@ -85,17 +141,17 @@ class Reassigner:
             return
         for batch in self._postponed:
             await workflow.wait_condition(lambda: not self._state.paused)
-            if self._is_over_budget or self._state.finishing:
+            if self._has_ended:
                 break
             self._is_over_budget = not await self._look_at(batch)
         while await self._goes_on():
             self._is_over_budget = not await self._look_at(self._take())
-        if self._is_over_budget:
-            self._state.add_warning("some sessions keep their intent: the budget is used up")
+        self._postponed.clear()
 
     def _take(self) -> int:
-        self._state.next_reassignment += 1
-        return self._state.next_reassignment - 1
+        batch = self._left.popleft()
+        self._state.next_reassignment = batch + 1
+        return batch
 
     async def _look_at(self, batch: int) -> bool:
         """Look at a batch. Returns False if the budget does not allow it now."""

@@ -33,7 +33,7 @@ with workflow.unsafe.imports_passed_through():
         StreamProgress,
         StreamWaiting,
     )
-    from parley.domain.auto_analyze.processing import OpenSubmission, Submissions
+    from parley.domain.auto_analyze.processing import OpenSubmission, Purpose, Submissions
     from parley.domain.auto_analyze.submissions import SettledSubmission, Submitted
     from parley.domain.errors import BadRequest
 
@@ -247,12 +247,18 @@ class RunState:
         waiting = before.waiting if before and before.done == done else ""
         return StreamProgress(stream=number, round=round_number, sessions=sessions, done=done, waiting=waiting)
 
+    def begin_submissions(self, purpose: Purpose) -> None:
+        """What is asked for a purpose is asked in batches from its first step on, unless that has begun."""
+        if self.submissions.purpose != purpose:
+            self.submissions = self.submissions.model_copy(update={"purpose": purpose, "next_step": 0})
+
     def add_submission(self, number: int, submitted: Submitted) -> None:
         """Requests were sent to a batch API. If it refuses them, no further one is sent there."""
         done, lines = self.submissions, submitted.lines
         opened = () if submitted.refused or not lines else (OpenSubmission(number=number, sent_at=workflow.now()),)
         self.submissions = Submissions(
             number=number,
+            purpose=done.purpose,
             next_step=None if submitted.refused else submitted.next_step,
             open=(*done.open, *opened),
             ended=done.ended.model_copy(update={"submitted": done.ended.submitted + lines}),
@@ -291,6 +297,8 @@ class RunState:
         opened = tuple(one for one in done.open if one.number != number)
         self.submissions = done.model_copy(update={"open": opened, "ended": ended})
         self.invented += settled.invented
+        if settled.second_look is not None:
+            self.add_reassignment(settled.second_look)
         self.add_left_out(settled.labels_left_out)
         if settled.problem and not settled.answered:
             # The next one would end the same way.

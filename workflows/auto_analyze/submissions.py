@@ -1,6 +1,7 @@
-"""Phase 2 in batches: submit the requests of the streams, wait for hours by timers, and settle what is answered.
+"""Submit requests of a run in batches, wait for hours by timers, and settle what is answered.
 
-What the provider does not answer is left to the streams, which make it one by one: the paid requests are the same.
+What the provider does not answer is left to the streams or to the second look, which ask it one by one: the paid
+requests are the same.
 """
 
 from datetime import timedelta
@@ -42,6 +43,7 @@ class BatchProcessing:
     """The submissions of a run. Those that are open are part of its state, so that it can continue as new."""
 
     def __init__(self, job: Job, state: RunState) -> None:
+        """What is submitted is for the purpose that the state has: see `RunState.begin_submissions`."""
         self._job, self._state = job, state
         self._candidate = state.plan.candidates[0]
         self._submitting: int | None = None
@@ -139,7 +141,8 @@ class BatchProcessing:
         give_up = one.cancelled_at is not None and workflow.now() - one.cancelled_at > CANCEL_WITHIN
         if give_up or (polled is not None and polled.state == "ended"):
             await self._settle(one.number, give_up=give_up)
-            await show_progress(self._job, self._state)
+            if self._state.submissions.purpose == "labels":
+                await show_progress(self._job, self._state)
 
     async def _poll(self, number: int, *, cancel: bool) -> PolledSubmission | None:
         """How far the provider is; None while it does not say."""
@@ -183,4 +186,5 @@ class BatchProcessing:
         )
 
     def _step(self, number: int) -> dict[str, Any]:
-        return {"job": self._job, "candidate": self._candidate, "number": number}
+        purpose = self._state.submissions.purpose
+        return {"job": self._job, "candidate": self._candidate, "number": number, "purpose": purpose}

@@ -125,8 +125,8 @@ class AutoAnalyzeInput(ByName):
     many sessions are labelled a second time to measure how often streams agree; 0 for none, None for 1%, 5 to 50.
     `fork_of`: the key of the job whose sample and batches this run has. `instructions`: what the operator adds to the
     prompts that label sessions, merge labels, and look at intents again; up to 1,000 characters.
-    `processing`: `batch` sends the requests of the streams to the provider's batch API, which answers within a day at
-    half price; they contain the labels of the discovery, and no later ones.
+    `processing`: `batch` sends the requests of the streams and of the second look to the provider's batch API, which
+    answers within a day at half price; those of the streams contain the labels of the discovery, and no later ones.
     """
 
     workspace_id: WorkspaceId
@@ -516,6 +516,20 @@ class ReassignmentPlan(Model):
     batches: int
 
 
+class ReadLooks(Model):
+    """Read which batches are still to be looked at, up to `most`, from those after the number `after`."""
+
+    job: Job
+    after: int
+    most: int
+
+
+class LooksLeft(Model):
+    """Their numbers, in their order."""
+
+    batches: tuple[int, ...]
+
+
 class ReassignStep(Model):
     """Look again at the intents of one batch of sessions that are in doubt. `sized_for`: as in `ClassifyStep`."""
 
@@ -535,16 +549,13 @@ class ReassignOutcome(RequestOutcome):
     better: int = 0
     problem: str = ""
 
-    def plus(self, usage: StepUsage, *, better: int, problem: str) -> "ReassignOutcome":
-        """The outcome with one more request."""
-        return self.model_copy(
-            update={
-                "tokens": self.tokens + usage.tokens,
-                "cost_usd": self.cost_usd + usage.cost_usd,
-                "better": self.better + better,
-                "problem": problem or self.problem,
-            }
-        )
+    def plus(self, other: "ReassignOutcome") -> "ReassignOutcome":
+        """The outcome of both."""
+        summed = {name: getattr(self, name) + getattr(other, name) for name in SUMMED_OF_LOOKS}
+        return ReassignOutcome(**summed, problem=other.problem or self.problem)
+
+
+SUMMED_OF_LOOKS = ("tokens", "cost_usd", "looked_at", "better")
 
 
 class ApplyReassignment(Model):

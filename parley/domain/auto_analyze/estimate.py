@@ -34,7 +34,11 @@ EVIDENCE_TOKENS, NEAREST_TOKENS = 115, 60
 DOUBTS_SHARE, DOUBTS_TOGETHER, CHOICES_TOKENS, DOUBT_TOKENS, DECISION_TOKENS = 0.68, 15, 3200, 70, 12
 
 
-IN_BATCHES = "the requests of the streams are answered in batches, at half price: within 24 hours, mostly sooner"
+IN_BATCHES = (
+    "the requests of the streams, and those of the second look after them, are answered in batches, at half price: "
+    "each within 24 hours, mostly sooner"
+)
+BATCHED = (Phase.PARALLEL, Phase.REASSIGNMENT)
 
 
 class PhaseEstimate(Model):
@@ -240,7 +244,7 @@ def _second_look(work: Workload, given: AutoAnalyzeInput) -> _Work:
 
 def _phase(work: _Work, rates: Rates, speed: Speed, batch_rates: Rates | None) -> PhaseEstimate:
     """`batch_rates`: None where nothing is asked in batches."""
-    if batch_rates is not None and work.phase is Phase.PARALLEL:
+    if batch_rates is not None and work.phase in BATCHED:
         work, rates, speed = work._replace(rounds=1), batch_rates, speed._replace(seconds_per_token=None)
     return PhaseEstimate(
         **work._asdict(),

@@ -12,6 +12,8 @@ from parley.domain.requests import CHAT_PROVIDERS, Provider
 from parley.domain.routing import Candidate
 
 Processing = Literal["realtime", "batch"]
+# What the requests of a submission are for: the labels of the streams, or the second look.
+Purpose = Literal["labels", "second look"]
 # The providers with a batch API.
 BATCH_PROVIDERS = (Provider.OPENAI, Provider.ANTHROPIC)
 NO_BATCH_API = "has no batch API: use --processing realtime, or one of the providers " + ", ".join(BATCH_PROVIDERS)
@@ -54,11 +56,13 @@ class OpenSubmission(Model):
 class Submissions(Model):
     """How far a run has come with its submissions to a batch API.
 
-    number: of the last one, from 1. next_step: the first batch of sessions that is in none; None: no further one is
-    submitted. ended: the figures of those that are settled, with all that were submitted.
+    number: of the last one, from 1. purpose: of the last ones. next_step: the first batch of sessions that is in none
+    of these; None: no further one is submitted. ended: the figures of all that are settled, with all that were
+    submitted.
     """
 
     number: int = 0
+    purpose: Purpose = "labels"
     next_step: int | None = 0
     open: tuple[OpenSubmission, ...] = ()
     ended: BatchFigures = BatchFigures()

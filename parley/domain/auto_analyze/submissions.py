@@ -4,17 +4,19 @@ from decimal import Decimal
 from typing import Literal
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from parley.domain.auto_analyze.contract import Job
+from parley.domain.auto_analyze.contract import Job, ReassignOutcome
+from parley.domain.auto_analyze.processing import Purpose
 from parley.domain.model import Model
 from parley.domain.routing import Candidate
 
 
 class SubmissionStep(Model):
-    """A step on one submission of a run. number: from 1."""
+    """A step on one submission of a run. number: from 1. purpose: what its requests are for."""
 
     job: Job
     candidate: Candidate
     number: int
+    purpose: Purpose = "labels"
 
     @property
     def submission_id(self) -> UUID:
@@ -54,7 +56,7 @@ class PolledSubmission(Model):
 
 
 class SettleSubmission(SubmissionStep):
-    """Settle every request of a submission that has ended, and label the sessions of those with a reply.
+    """Settle every request of a submission that has ended, and use the replies.
 
     give_up: it has not ended. It is cancelled once more, and what requests without a reply may cost stays uncertain.
     """
@@ -63,7 +65,10 @@ class SettleSubmission(SubmissionStep):
 
 
 class SettledSubmission(Model):
-    """How the requests ended: see `BatchFigures`. problem: why the provider has answered none or not all."""
+    """How the requests ended: see `BatchFigures`. problem: why the provider has answered none or not all.
+
+    second_look: what the replies are, if they are those of the second look.
+    """
 
     answered: int = 0
     left_over: int = 0
@@ -72,3 +77,4 @@ class SettledSubmission(Model):
     invented: int = 0
     labels_left_out: int = 0
     problem: str = ""
+    second_look: ReassignOutcome | None = None

@@ -1,0 +1,203 @@
+"""What a run asks in batches: for each purpose, the requests of its steps, and the use of their replies."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, NoReturn, Protocol, TypeVar
+
+from activities.auto_analyze.labelling import (
+    LabellingActivities,
+    PaidRequests,
+    charge_of,
+    logical_fingerprint,
+)
+from activities.boundary import without_boundary
+from activities.paid_submissions import Asked
+from parley.domain.auto_analyze.contract import (
+    ClassifyOutcome,
+    ClassifyStep,
+    Phase,
+    ReassignOutcome,
+    ReassignStep,
+)
+from parley.domain.auto_analyze.submissions import SubmissionStep, Submit
+from parley.domain.errors import NotFound
+from parley.domain.requests import Provider, Request
+from parley.domain.requests import fingerprint as fingerprint_of
+from parley.storage import paid_requests, reassignments, submissions
+from parley.storage.auto_analyze import OpenBatch
+from parley.storage.database import Database
+from parley.storage.ledger import Charge, OnReply, Settled
+
+AT_ONCE = 200
+T = TypeVar("T")
+
+
+class Postponed(Exception):
+    """A step came to its paid request, which is made later."""
+
+    def __init__(self, charge: Charge, request: Request, fingerprint: str) -> None:
+        super().__init__(charge.request_id)
+        self.charge, self.request, self.fingerprint = charge, request, fingerprint
+
+
+class PostponedRequests:
+    """In the place of `PaidCalls`: a step ends at its request. So a batch asks exactly what the step asks."""
+
+    async def make(
+        self,
+        charge: Charge,
+        request: Request,
+        provider: Provider,  # noqa: ARG002 - the batch has one
+        model: str,  # noqa: ARG002
+        *,
+        fingerprint: str | None = None,
+        on_reply: OnReply | None = None,  # noqa: ARG002 - the step that takes the reply has its own
+    ) -> NoReturn:
+        raise Postponed(charge, request, fingerprint or fingerprint_of(request))
+
+
+class AnsweredRequests:
+    """In the place of `PaidCalls`: a step takes the replies that are there, and ends at a request without one."""
+
+    def __init__(self, database: Database, paid_calls: PaidRequests) -> None:
+        self._database, self._paid_calls = database, paid_calls
+
+    async def make(
+        self,
+        charge: Charge,
+        request: Request,
+        provider: Provider,
+        model: str,
+        *,
+        fingerprint: str | None = None,
+        on_reply: OnReply | None = None,
+    ) -> Settled:
+        try:
+            async with self._database.reads() as tx:
+                await paid_requests.journaled(tx, charge.workspace_id, charge.request_id)
+        except NotFound:
+            raise Postponed(charge, request, fingerprint or fingerprint_of(request)) from None
+        return await self._paid_calls.make(charge, request, provider, model, fingerprint=fingerprint, on_reply=on_reply)
+
+
+class BatchedRequests(Protocol):
+    """The requests of a run for one purpose."""
+
+    def asked(self, step: Submit) -> AsyncIterator[tuple[int, Sequence[Asked]]]:
+        """The steps to ask from the one with the number `step.first` on: the number of each, and its requests."""
+        ...
+
+    async def take(self, step: SubmissionStep) -> dict[str, Any]:
+        """Use the replies of a submission. Returns fields of `SettledSubmission`."""
+        ...
+
+
+class LabelRequests:
+    """What the streams ask: the labels of a batch of sessions by one request."""
+
+    def __init__(self, database: Database, paid_calls: PaidRequests, limits: Callable[[Provider], float]) -> None:
+        self._database = database
+        self._labelling = LabellingActivities(database, paid_calls, limits)
+        self._planning = LabellingActivities(database, PostponedRequests(), limits)
+
+    async def asked(self, step: Submit) -> AsyncIterator[tuple[int, Sequence[Asked]]]:
+        """None for a batch of which no request can be made now, or is needed."""
+        scope = {"workspace_id": step.job.input.workspace_id, "job_key": step.job.job_key}
+        read = partial(submissions.open_batches, **scope)
+        async for batch in _pages(self._database, read, lambda batch: batch.number, after=step.first - 1):
+            try:
+                await self._classify(self._planning, step, batch)
+            except Postponed as postponed:
+                asked = Asked(postponed.charge, postponed.request, postponed.fingerprint, batch.number)
+                yield batch.number, [asked]
+
+    async def take(self, step: SubmissionStep) -> dict[str, Any]:
+        scope = {"workspace_id": step.job.input.workspace_id, "job_key": step.job.job_key}
+        read = partial(submissions.answered_batches, submission_id=step.submission_id, **scope)
+        invented, left_out = 0, 0
+        async for batch in _pages(self._database, read, lambda batch: batch.number, after=-1):
+            outcome = await self._classify(self._labelling, step, batch)
+            invented, left_out = invented + outcome.invented, max(left_out, outcome.left_out)
+        return {"invented": invented, "labels_left_out": left_out}
+
+    async def _classify(
+        self, labelling: LabellingActivities, step: SubmissionStep, batch: OpenBatch
+    ) -> ClassifyOutcome:
+        """The step by which a stream labels the batch."""
+        streams = step.job.input.streams
+        classify = ClassifyStep(
+            job=step.job,
+            candidate=step.candidate,
+            phase=Phase.PARALLEL,
+            round=batch.round,
+            stream=batch.stream or batch.number % streams + 1,
+            ends=batch.number,
+            ordinals=tuple(range(batch.start, batch.start + batch.count)),
+            sized_for=step.candidate.model,
+        )
+        return await without_boundary(LabellingActivities.classify)(labelling, classify)
+
+
+class LookRequests:
+    """What the second look asks: the better labels of a batch of sessions, by a few requests."""
+
+    def __init__(self, database: Database, paid_calls: PaidRequests, limits: Callable[[Provider], float]) -> None:
+        self._database = database
+        self._labelling = LabellingActivities(database, AnsweredRequests(database, paid_calls), limits)
+
+    async def asked(self, step: Submit) -> AsyncIterator[tuple[int, Sequence[Asked]]]:
+        """A batch without a session in doubt is done."""
+        scope = {"workspace_id": step.job.input.workspace_id, "job_key": step.job.job_key}
+        read = partial(reassignments.open_numbers, **scope)
+        async for number in _pages(self._database, read, int, after=step.first - 1):
+            looks = await self._labelling.looks(_reassign(step, number))
+            if not looks:
+                async with self._database.transaction() as tx:
+                    await reassignments.complete(tx, number=number, **scope)
+                continue
+            yield (
+                number,
+                [
+                    Asked(
+                        charge_of(step.job, look.step),
+                        look.request,
+                        logical_fingerprint(step.job, look.step) or fingerprint_of(look.request),
+                        number,
+                    )
+                    for look in looks
+                ],
+            )
+
+    async def take(self, step: SubmissionStep) -> dict[str, Any]:
+        """A batch of which another request has no reply yet is left for later, with the replies that it has.
+
+        Those that are done are among them: a step that is repeated counts the same.
+        """
+        workspace_id = step.job.input.workspace_id
+        read = partial(submissions.answered_steps, workspace_id=workspace_id, submission_id=step.submission_id)
+        total = ReassignOutcome()
+        async for number in _pages(self._database, read, int, after=-1):
+            try:
+                outcome = await without_boundary(LabellingActivities.reassign)(self._labelling, _reassign(step, number))
+            except Postponed:
+                continue
+            total = total.plus(outcome)
+        return {"second_look": total}
+
+
+def _reassign(step: SubmissionStep, number: int) -> ReassignStep:
+    return ReassignStep(job=step.job, candidate=step.candidate, batch=number, sized_for=step.candidate.model)
+
+
+async def _pages(
+    database: Database, read: Callable[..., Awaitable[list[T]]], number_of: Callable[[T], int], *, after: int
+) -> AsyncIterator[T]:
+    """All that `read` finds after a number, a page in each transaction."""
+    while True:
+        async with database.reads() as tx:
+            page = await read(tx, after=after, limit=AT_ONCE)
+        for one in page:
+            yield one
+        if len(page) < AT_ONCE:
+            return
+        after = number_of(page[-1])
