@@ -140,12 +140,14 @@ async def cancelled(client: Client, simulator: SimulatorAdmin) -> str:
     return job.id
 
 
-def chats(path: Path, count: int) -> Path:
+def chats(path: Path, count: int, *, mixed: bool = False) -> Path:
+    """Sessions about three topics; `mixed`: every third one has the words of another topic too."""
     kinds = ("selfService", "agent", "dropOff")
     topics = ("my invoice is wrong", "reset my password", "where is my parcel")
     with path.open("w") as file:
         for number in range(count):
-            text = f"Hi, {topics[number % 3]}, number {number}"
+            other = f"{topics[number % 2]}, " if mixed and number % 3 == 0 else ""
+            text = f"Hi, {other}{topics[number % 3]}, {_own_words(number) if mixed else f'number {number}'}"
             messages = [{"role": "user", "text": text}, {"role": "bot", "text": "One moment."}]
             session = {
                 "session_id": f"s{number}",
@@ -157,15 +159,20 @@ def chats(path: Path, count: int) -> Path:
     return path
 
 
+def _own_words(number: int) -> str:
+    """They make a session no near copy of another one."""
+    return " ".join(f"{word}{number}" for word in ("case", "street", "contract", "branch", "machine", "colleague"))
+
+
 async def labelled(client: Client, count: int, **terms: Any) -> str:
     job = await labelling(client, count, **terms)
     await job.result()
     return job.id
 
 
-async def labelling(client: Client, count: int, **terms: Any) -> AutoAnalyzeHandle:
+async def labelling(client: Client, count: int, *, mixed: bool = False, **terms: Any) -> AutoAnalyzeHandle:
     with TemporaryDirectory() as directory:
-        imported = await client.import_chats(chats(Path(directory) / "chats.jsonl", count))
+        imported = await client.import_chats(chats(Path(directory) / "chats.jsonl", count, mixed=mixed))
     discovery = DiscoveryTerms(min_sessions=3, max_sessions=3)
     return await client.auto_analyze(imported.dataset_id, user_id="u", discovery=discovery, **terms)
 
@@ -185,9 +192,9 @@ async def auto_analyze_reviewed(client: Client, _: SimulatorAdmin) -> str:
 
 
 async def auto_analyze_batch(client: Client, simulator: SimulatorAdmin) -> str:
-    """A run that asks in a batch, of which half is left over."""
-    await simulator.fault("batch_half")
-    return await labelled(client, 20, streams=2, sessions_per_stream=2, processing="batch")
+    """A run that asks for labels and takes its second look in a batch each, of which half is left over."""
+    await simulator.fault("batch_half", times=2)
+    return await labelled(client, 40, mixed=True, streams=2, sessions_per_stream=5, processing="batch")
 
 
 async def auto_analyze_stream(client: Client, _: SimulatorAdmin) -> str:
