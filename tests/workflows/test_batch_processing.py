@@ -380,6 +380,16 @@ async def test_a_run_that_is_to_finish_in_its_next_segment_takes_the_replies_fir
     await check_books(client, simulator, Provider.OPENAI, path.parent)
 
 
+async def test_a_segment_that_is_full_before_leaves_the_batch_to_the_next_one(
+    skipping_client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing, "history_is_long", lambda: workflow.info().continued_run_id is None)
+    job = await started(skipping_client, path)
+    report = await job.result()
+    assert (figures_of(report).answered, statistics_of(report).labelled) == (LINES, COUNT)
+    await check_books(skipping_client, simulator, Provider.OPENAI, path.parent)
+
+
 @pytest.mark.usefixtures("worker")
 async def test_a_run_that_is_cancelled_as_its_next_segment_begins_takes_the_replies(
     client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch

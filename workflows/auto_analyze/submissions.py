@@ -54,7 +54,7 @@ class BatchProcessing:
             await self._submit_all()
             done = self._state.submissions
             if not done.open:
-                return not self._state.paused or done.next_step is None
+                return done.next_step is None or self._state.finishing
             if history_is_long():
                 return False
             await self._wait(workflow.now() - max(one.changed_at for one in done.open))
