@@ -21,8 +21,8 @@ from parley.storage.reassignments import LabelledSession
 SESSIONS_AT_ONCE = 40
 # What a session takes in a request: what its user said, and its label; and the same of a near copy.
 SESSION_TOKENS = 200
-# Near copies of a session are looked for among all sessions, or among some of each label where there are more than this.
-# More of them take more time: with 5,000, about 3 ms for each session.
+# Near copies are looked for among all sessions of a run, or among some of each label if there are more than this. More
+# sessions take more time: with 5,000, about 3 ms for each.
 MOST_SAMPLED = 2000
 # Of so many runs, a worker keeps the labels to choose from.
 KEPT_RUNS = 4

@@ -176,7 +176,7 @@ def _second_look(data: Data, sessions: Sequence[ExportedSession]) -> dict[str, f
         members[_merged(session)][data.truth[session.session_id]] += 1
     meaning = {label: counted.most_common(1)[0][0] for label, counted in members.items()}
     moved = [
-        (meaning[_merged(session)] == data.truth[session.session_id], meaning[session.intent or ""])
+        (meaning[_merged(session)] == data.truth[session.session_id], meaning.get(session.intent or "", ""))
         for session in known
         if session.reassigned_from
     ]

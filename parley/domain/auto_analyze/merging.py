@@ -24,9 +24,9 @@ NEIGHBOURS = 10
 TOLERATED_SHARE = 0.1
 # From so many labels on, a reply that puts more than this share of them into one group is not used.
 SUSPICIOUS, SUSPICIOUS_SHARE = 4, 0.8
-# Labels with so many examples each, and less likeness than this, are not merged. Of the merges of such labels on four data
-# sets, a fifth of the right ones and two fifths of the wrong ones are below it (benchmarks `meaning`).
-SEVERAL_EXAMPLES, LEAST_LIKENESS = 2, 0.12
+# Labels with so many examples each, and less likeness than this, are not merged. Of labels with one meaning one in ten
+# is below it, of others half (measured).
+SEVERAL_EXAMPLES, LEAST_LIKENESS = 2, 0.02
 JOINTS = re.compile(r"[\s\-/&]+")
 # Shorter words lose another meaning with their last letter: "news".
 SHORTEST_PLURAL = 5

@@ -79,7 +79,7 @@ def test_a_text_without_words_is_alike_to_none():
     assert central(["", "🙂", ""], 2) == ["", "🙂"]
 
 
-USUAL = ["where is my transfer", "my transfer failed", "the card was charged", "where is the card", "changed my pin 1234"]
+USUAL = ["where is my transfer", "my transfer failed", "the card was charged", "where is the card", "change pin 1234"]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_word_with_a_slip_of_the_keyboard_is_the_usual_word(slip: str, meant: 
     assert [*Spelling([*USUAL, slip]).terms(slip)] == [*Spelling(USUAL).terms(meant)]
 
 
-@pytest.mark.parametrize("word", ["cart", "charged", "changed", "m", "te", "1243", "zebra", "账单", ""])
+@pytest.mark.parametrize("word", ["cart", "charged", "change", "m", "te", "1243", "zebra", "账单", ""])
 def test_another_word_stays_as_it_is(word: str):
     """Also one with another character in its place: "change" is not "charge"."""
     assert [*Spelling([*USUAL, *USUAL, word]).terms(word)] == [*terms(word)]
