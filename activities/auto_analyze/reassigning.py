@@ -9,7 +9,7 @@ from temporalio import activity
 from activities.auto_analyze.evidence import labels_to_choose
 from parley.domain.auto_analyze.batching import choice_tokens, comparison_room, comparison_tokens
 from parley.domain.auto_analyze.contract import Job, LabelKind, ReassignStep
-from parley.domain.auto_analyze.evidence import SAMPLED_SESSIONS, opening
+from parley.domain.auto_analyze.evidence import SAMPLED_SESSIONS, LabelEvidence, opening
 from parley.domain.auto_analyze.reassigning import Choices, Doubt, Labelled, parts
 from parley.domain.capabilities import window
 from parley.domain.chat import ChatMessage
@@ -21,8 +21,8 @@ from parley.storage.reassignments import LabelledSession
 SESSIONS_AT_ONCE = 40
 # What a session takes in a request: what its user said, and its label; and the same of a near copy.
 SESSION_TOKENS = 200
-# Near copies of a session are looked for among so many sessions, of all labels alike. More of them take more time: with
-# 5,000, about 3 ms for each session.
+# Near copies are looked for among all sessions of a run, or among some of each label if there are more than this. More
+# sessions take more time: with 5,000, about 3 ms for each.
 MOST_SAMPLED = 2000
 # Of so many runs, a worker keeps the labels to choose from.
 KEPT_RUNS = 4
@@ -48,10 +48,16 @@ class KnownChoices:
 
 async def _choices(database: Database, job: Job) -> Choices:
     labels = await labels_to_choose(database, job, LabelKind.INTENT)
-    most = min(SAMPLED_SESSIONS, max(MOST_SAMPLED // max(len(labels), 1), 1))
     async with database.transaction(bulk=True) as tx:
-        sampled = await reassignments.sample(tx, job.input.workspace_id, job.job_key, most)
+        sampled = await reassignments.sample(tx, job.input.workspace_id, job.job_key, _sampled_of_each(labels))
     return await asyncio.to_thread(lambda: Choices(labels, [_labelled(session) for session in sampled]))
+
+
+def _sampled_of_each(labels: Sequence[LabelEvidence]) -> int:
+    """Among how many sessions of each label near copies are looked for, at most."""
+    if sum(one.sessions for one in labels) <= MOST_SAMPLED:
+        return MOST_SAMPLED
+    return min(SAMPLED_SESSIONS, max(MOST_SAMPLED // len(labels), 1))
 
 
 def _labelled(session: LabelledSession) -> Labelled:

@@ -77,9 +77,18 @@ def _filled(template: str, chance: Random) -> str:
 
 def _near(one: _Said, chance: Random) -> _Said:
     text = _filled(one.template, chance)
-    at = chance.randrange(len(text) - 1)
-    slip = text[:at] + text[at + 1] + text[at] + text[at + 2 :]
-    return _Said(one.intent, one.template, chance.choice((text, slip)), one.answer, one.follows)
+    return _Said(one.intent, one.template, chance.choice((text, _slip(text, chance))), one.answer, one.follows)
+
+
+def near_copy(text: str, chance: Random) -> str:
+    """The text with a greeting and a slip of the keyboard."""
+    return f"{chance.choice([opener for opener in intents.OPENERS if opener])}{_slip(text, chance)}"
+
+
+def _slip(text: str, chance: Random) -> str:
+    """The text with two neighbouring characters exchanged."""
+    at = chance.randrange(max(len(text) - 1, 1))
+    return text[:at] + text[at + 1 : at + 2] + text[at : at + 1] + text[at + 2 :]
 
 
 def _name(at: int) -> str:

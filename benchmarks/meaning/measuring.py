@@ -9,13 +9,14 @@ from contextlib import AsyncExitStack
 from decimal import Decimal
 from itertools import combinations
 from pathlib import Path
+from random import Random  # noqa: TID251 - the changes are random
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
 
 from benchmarks.agreement import adjusted_rand, normalized_mutual_information, pairwise_f1
-from benchmarks.meaning.bank import Data, write_bank
+from benchmarks.meaning.bank import Data, near_copy, write_bank
 from benchmarks.meaning.kmeans import kmeans
 from benchmarks.meaning.labeller import Labeller, user_text
 from benchmarks.meaning.server import serving
@@ -66,12 +67,26 @@ def _data(options: Options, directory: Path, seed: int) -> Data:
     rows = [json.loads(line) for line in options.data.read_text(encoding="utf-8").splitlines()]
     known = map(json.loads, options.truth.read_text(encoding="utf-8").splitlines())
     truth = {row["session_id"]: row["intents"][0] for row in known if row["intents"]}
+    chance = Random(seed)
     copied = rows[:: len(rows) // COPIES][:COPIES]
-    pairs = [(row["session_id"], f"{row['session_id']}-copy") for row in copied]
+    altered = rows[1 :: len(rows) // COPIES][:COPIES]
+    more = [row | {"session_id": f"{row['session_id']}-copy"} for row in copied]
+    more += [_near(row, chance) | {"session_id": f"{row['session_id']}-near"} for row in altered]
     path = directory / options.data.name
-    more = [row | {"session_id": copy} for row, (_, copy) in zip(copied, pairs, strict=True)]
     path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *more]), encoding="utf-8")
-    return Data(path, truth, tuple(pairs))
+    copies, near = (
+        tuple((row["session_id"], f"{row['session_id']}-{kind}") for row in some)
+        for kind, some in (("copy", copied), ("near", altered))
+    )
+    return Data(path, truth, copies, near)
+
+
+def _near(row: dict[str, Any], chance: Random) -> dict[str, Any]:
+    """The same session with another greeting and a slip of the keyboard in what the user said first."""
+    messages = [*row["messages"]]
+    at = next(place for place, message in enumerate(messages) if message["role"] == "user")
+    messages[at] = messages[at] | {"text": near_copy(messages[at]["text"], chance)}
+    return row | {"messages": messages}
 
 
 async def _labelled(bench: Bench, data: Data, options: Options) -> Figures:
@@ -93,6 +108,10 @@ async def _labelled(bench: Bench, data: Data, options: Options) -> Figures:
         "first labels": _agreement(data, first),
         "after merging": _agreement(data, merged),
         "after the second look": _agreement(data, final),
+        "intents that lose their label": {
+            "by merging": len(_main(data, first) - _main(data, merged)),
+            "in all": len(_main(data, first) - _main(data, final)),
+        },
         "merges": _merges(data, sessions),
         "second look": _second_look(data, sessions),
         "run": _counted(report.statistics),
@@ -112,15 +131,17 @@ def _agreement(data: Data, found: Mapping[str, str]) -> dict[str, float]:
     same = {
         name: sum(found[one] == found[other] for one, other in some) / len(some) for name, some in pairs.items() if some
     }
-    return figures | {"labels": len({*labels})} | same | {"intents without a label": _without_label(expected, labels)}
+    hidden = {*expected} - _main(data, found)
+    return figures | {"labels": len({*labels})} | same | {"intents without a label": len(hidden)}
 
 
-def _without_label(expected: Sequence[str], labels: Sequence[str]) -> int:
-    """Intents that are the most frequent one of no label: they are hidden among others."""
+def _main(data: Data, found: Mapping[str, str]) -> set[str]:
+    """The intents that are the most frequent one of a label. Others are hidden among them."""
     members: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for intent, label in zip(expected, labels, strict=True):
-        members[label][intent] += 1
-    return len({*expected} - {counted.most_common(1)[0][0] for counted in members.values()})
+    for name, intent in data.truth.items():
+        if name in found:
+            members[found[name]][intent] += 1
+    return {counted.most_common(1)[0][0] for counted in members.values()}
 
 
 def _merges(data: Data, sessions: Sequence[ExportedSession]) -> dict[str, float]:
@@ -155,7 +176,7 @@ def _second_look(data: Data, sessions: Sequence[ExportedSession]) -> dict[str, f
         members[_merged(session)][data.truth[session.session_id]] += 1
     meaning = {label: counted.most_common(1)[0][0] for label, counted in members.items()}
     moved = [
-        (meaning[_merged(session)] == data.truth[session.session_id], meaning[session.intent or ""])
+        (meaning[_merged(session)] == data.truth[session.session_id], meaning.get(session.intent or "", ""))
         for session in known
         if session.reassigned_from
     ]

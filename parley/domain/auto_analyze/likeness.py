@@ -7,7 +7,7 @@ one, or two characters of a script that has no blanks between words.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import nlargest
 from itertools import zip_longest
 from math import log, sqrt
@@ -16,14 +16,23 @@ from operator import neg
 # One term for each character of scripts without blanks, and one for each word of others.
 WORDS = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]|[^\W_]+(?:['’][^\W_]+)?")
 STEM, LONG = 4, 6
+# Shorter words with one character more or less are other words.
+SHORTEST_SLIP = 4
 # A term of more texts than this share says nothing. Of a few texts, each term is worth something.
 COMMON_SHARE, FEW_TEXTS = 0.5, 8
 Vector = Mapping[str, float]
 
 
+def _words(text: str) -> list[str]:
+    return WORDS.findall(text.lower())
+
+
 def terms(text: str) -> Iterator[str]:
     """The terms of a text."""
-    words = WORDS.findall(text.lower())
+    return _terms(_words(text))
+
+
+def _terms(words: Sequence[str]) -> Iterator[str]:
     for word, following in zip_longest(words, words[1:], fillvalue=""):
         yield word
         if len(word) >= LONG:
@@ -32,15 +41,58 @@ def terms(text: str) -> Iterator[str]:
             yield word + following
 
 
+class Spelling:
+    """Finds the word that is meant where the keyboard slipped.
+
+    A slip exchanges two neighbouring characters, adds one or omits one. A word that no more than one text has, and that
+    is one slip from a word of several texts, is taken for it; for the most frequent one, if there are more.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        counted = Counter(word for text in texts for word in {*_words(text)})
+        self._usual = {word for word, count in counted.items() if count > 1}
+        self._meant: dict[str, str] = {}
+        for word in sorted(filter(_may_slip, self._usual), key=lambda word: (-counted[word], word)):
+            for slip in _slips(word):
+                self._meant.setdefault(slip, word)
+
+    def terms(self, text: str) -> Iterator[str]:
+        """The terms of a text, with the words that are meant."""
+        return _terms([word if word in self._usual else self._of(word) for word in _words(text)])
+
+    def _of(self, word: str) -> str:
+        if word in self._meant:
+            return self._meant[word]
+        # An added character may be any: without it, the word is a usual one.
+        meant = (form for form in _omissions(word) if form in self._usual and _may_slip(form))
+        return next(meant, word)
+
+
+def _may_slip(word: str) -> bool:
+    return len(word) >= SHORTEST_SLIP and word.isalpha()
+
+
+def _slips(word: str) -> Iterator[str]:
+    """The word with two neighbouring characters exchanged, and without one of them."""
+    yield from (word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(len(word) - 1))
+    yield from _omissions(word)
+
+
+def _omissions(word: str) -> Iterator[str]:
+    return (word[:at] + word[at + 1 :] for at in range(len(word)))
+
+
 class Likeness:
     """Compares texts by name with each other, and with further texts.
 
     Args:
         texts: the texts by name. Their order decides between equally near ones.
+        terms_of: the terms of a text.
     """
 
-    def __init__(self, texts: Mapping[str, str]) -> None:
-        counted = {name: Counter(terms(text)) for name, text in texts.items()}
+    def __init__(self, texts: Mapping[str, str], terms_of: Callable[[str], Iterator[str]] = terms) -> None:
+        self._terms = terms_of
+        counted = {name: Counter(terms_of(text)) for name, text in texts.items()}
         found_in = Counter(term for counts in counted.values() for term in counts)
         most = max(len(texts) * COMMON_SHARE, FEW_TEXTS)
         self._rarity = {term: log(1 + len(texts) / count) if count <= most else 0.0 for term, count in found_in.items()}
@@ -58,7 +110,7 @@ class Likeness:
 
     def vector(self, text: str) -> Vector:
         """The vector of a further text. Terms that no text has do not count."""
-        return self._vector(Counter(terms(text)))
+        return self._vector(Counter(self._terms(text)))
 
     def nearest(self, text: str, count: int) -> list[tuple[str, float]]:
         """The names of the most alike texts with their likeness above 0, the most alike first."""
@@ -69,7 +121,7 @@ class Likeness:
 
         Terms that no text has count too, as differences.
         """
-        vector = self._vector(Counter(terms(text)), self._rarest)
+        vector = self._vector(Counter(self._terms(text)), self._rarest)
         places = {place for term in _telling(vector, least) for place, _ in self._holders.get(term, ())}
         found = [(self._names[place], cosine(vector, self._vectors[self._names[place]])) for place in sorted(places)]
         return sorted((one for one in found if one[1] >= least), key=lambda one: -one[1])

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.auto_analyze.labels import normalized
-from parley.domain.auto_analyze.likeness import Likeness, terms
+from parley.domain.auto_analyze.likeness import Likeness, Spelling
 from parley.domain.reply_json import read_reply_json
 from parley.domain.requests import ChatReply, Finish
 
@@ -63,7 +63,8 @@ class Choices:
         self._likeness = Likeness({label: one.text for label, one in self.labels.items()})
         self._sizes = {one.label: one.sessions for one in labels}
         self._sessions = {str(one.ordinal): one for one in sessions}
-        self._spoken = Likeness({name: one.said for name, one in self._sessions.items()})
+        self._spelling = Spelling(one.said for one in sessions)
+        self._spoken = Likeness({name: one.said for name, one in self._sessions.items()}, self._spelling.terms)
 
     def doubt(self, session: Labelled) -> Doubt | None:
         """The doubt about the label of a session; None if there is none, or no other label to choose."""
@@ -89,20 +90,20 @@ class Choices:
 
     def _near_copies(self, session: Labelled) -> list[Labelled]:
         alike = (self._sessions[name] for name, _ in self._spoken.near_copies(session.said, NEAR_COPY_LIKENESS))
-        return [one for one in alike if one.ordinal != session.ordinal and not _differ(one, session)]
+        return [one for one in alike if one.ordinal != session.ordinal and not self._differ(one, session)]
+
+    def _differ(self, one: Labelled, other: Labelled) -> bool:
+        """Whether only one of two sessions has a word of their labels' names: it distinguishes the labels."""
+        if one.label == other.label:
+            return False
+        terms = self._spelling.terms
+        only_one_has = {*terms(one.said)} ^ {*terms(other.said)}
+        return not only_one_has.isdisjoint((*terms(one.label), *terms(other.label)))
 
     def _usual(self, sessions: Sequence[Labelled]) -> str:
         """The label that most of these sessions have; of several, the label of most sessions of the run."""
         counted = Counter(one.label for one in sessions)
         return min(counted, key=lambda label: (-counted[label], -self._sizes.get(label, 0), label))
-
-
-def _differ(one: Labelled, other: Labelled) -> bool:
-    """Whether only one of two sessions has a word of their labels' names: it distinguishes the labels."""
-    if one.label == other.label:
-        return False
-    only_one_has = {*terms(one.said)} ^ {*terms(other.said)}
-    return not only_one_has.isdisjoint((*terms(one.label), *terms(other.label)))
 
 
 def parts(doubts: Mapping[int, Doubt], costs: Mapping[str, int], room: int, most: int) -> Iterator[dict[int, Doubt]]:

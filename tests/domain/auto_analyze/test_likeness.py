@@ -2,7 +2,7 @@
 
 import pytest
 
-from parley.domain.auto_analyze.likeness import Likeness, central
+from parley.domain.auto_analyze.likeness import Likeness, Spelling, central, terms
 
 TEXTS = {
     "late card": "my card has not arrived",
@@ -77,3 +77,36 @@ def test_a_text_without_words_is_alike_to_none():
     found = Likeness({"empty": "", "signs": "🙂 !", "card": "my card"})
     assert found.nearest("", 3) == found.nearest("🙂", 3) == found.neighbours("empty", 3) == []
     assert central(["", "🙂", ""], 2) == ["", "🙂"]
+
+
+USUAL = ["where is my transfer", "my transfer failed", "the card was charged", "where is the card", "change pin 1234"]
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [
+        ("transfre", "transfer"),
+        ("trnsfer", "transfer"),
+        ("transsfer", "transfer"),
+        ("mtransfer", "transfer"),
+        ("acrd", "card"),
+        ("hwere", "where"),
+    ],
+)
+def test_a_word_with_a_slip_of_the_keyboard_is_the_usual_word(slip: str, meant: str):
+    assert [*Spelling([*USUAL, slip]).terms(slip)] == [*Spelling(USUAL).terms(meant)]
+
+
+@pytest.mark.parametrize("word", ["cart", "charged", "change", "m", "te", "1243", "zebra", "账单", ""])
+def test_another_word_stays_as_it_is(word: str):
+    """Also one with another character in its place: "change" is not "charge"."""
+    assert [*Spelling([*USUAL, *USUAL, word]).terms(word)] == [*terms(word)]
+
+
+def test_a_word_of_several_texts_is_no_slip():
+    assert [*Spelling([*USUAL, "acrd", "acrd too"]).terms("acrd")] == ["acrd"]
+
+
+def test_of_several_words_the_most_frequent_one_is_meant():
+    texts = ["coast", "coast", "cost", "cost", "cost", "coost"]
+    assert next(Spelling(texts).terms("coost")) == "cost"

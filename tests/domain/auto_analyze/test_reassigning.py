@@ -97,6 +97,11 @@ class TestNearCopies:
         assert found is not None
         assert found.near_copy == card
 
+    def test_a_slip_of_the_keyboard_does_not_distinguish_labels(self):
+        sessions = [labelled(f"send a card to {city}", "late card", at) for at, city in enumerate(("Rome", "Oslo"))]
+        slip = labelled("send a crad to Rome", "crad to rome", 3)
+        assert self.choices(*sessions, slip).doubt(slip) == Doubt(slip.said, slip.label, ("late card",), sessions[0])
+
     def test_a_session_is_not_its_own_near_copy(self):
         session = labelled("order a gold card", "new pin", 1)
         assert self.choices(session).doubt(session) == self.choices().doubt(session)
