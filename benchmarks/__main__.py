@@ -205,7 +205,11 @@ def _parser() -> argparse.ArgumentParser:
         help="chatting: measure the first token of so many conversations only; may be repeated",
     )
     parser.add_argument(
-        "--data", type=Path, default=defaults.data, metavar="FILE", help="labels, meaning: sessions, JSONL"
+        "--data",
+        type=Path,
+        default=defaults.data,
+        metavar="FILE",
+        help="labels, meaning: sessions, JSONL; meaning: also sentences, CSV with the columns text and category",
     )
     parser.add_argument(
         "--truth", type=Path, default=defaults.truth, metavar="FILE", help="labels, meaning: true intents, JSONL"

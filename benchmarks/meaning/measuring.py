@@ -1,6 +1,7 @@
 """How well labels by meaning agree with the truth, before and after their correction, and k-means beside."""
 
 import asyncio
+import csv
 import json
 import tempfile
 from collections import Counter, defaultdict
@@ -33,7 +34,10 @@ METRICS = {"ARI": adjusted_rand, "NMI": normalized_mutual_information, "pairwise
 
 
 async def measure(options: Options) -> Figures:
-    """On sessions of a bank, or on the file of `--data` with its `--truth`, completed by copies of some sessions."""
+    """On sessions of a bank, or on those of `--data`, completed by copies and near copies of some of them.
+
+    `--data` is a file of sessions with `--truth`, or a CSV file with the columns `text` and `category`, as BANKING77's.
+    """
     embedder = process_embedder()
     await embedder.vectors(["the model is loaded before its time is measured"])
     loop = asyncio.get_running_loop()
@@ -64,10 +68,11 @@ async def measure(options: Options) -> Figures:
 def _data(options: Options, directory: Path, seed: int) -> Data:
     if options.data.parent == CHATS:
         return write_bank(directory, seed)
-    rows = [json.loads(line) for line in options.data.read_text(encoding="utf-8").splitlines()]
-    known = map(json.loads, options.truth.read_text(encoding="utf-8").splitlines())
-    truth = {row["session_id"]: row["intents"][0] for row in known if row["intents"]}
     chance = Random(seed)
+    if options.data.suffix == ".csv":
+        rows, truth = _of_sentences(options.data, options.sessions)
+    else:
+        rows, truth = _of_sessions(options.data, options.truth)
     copied = rows[:: len(rows) // COPIES][:COPIES]
     altered = rows[1 :: len(rows) // COPIES][:COPIES]
     more = [row | {"session_id": f"{row['session_id']}-copy"} for row in copied]
@@ -79,6 +84,31 @@ def _data(options: Options, directory: Path, seed: int) -> Data:
         for kind, some in (("copy", copied), ("near", altered))
     )
     return Data(path, truth, copies, near)
+
+
+def _of_sessions(path: Path, truth: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The sessions of a file, and the first intent of each."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    known = map(json.loads, truth.read_text(encoding="utf-8").splitlines())
+    return rows, {row["session_id"]: row["intents"][0] for row in known if row["intents"]}
+
+
+def _of_sentences(path: Path, most: int | None) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """A session for each of `most` evenly spaced rows of a CSV file with columns `text` and `category`, shuffled."""
+    with path.open(encoding="utf-8", newline="") as file:
+        sentences = [*csv.DictReader(file)]
+    sentences = sentences[:: max(len(sentences) // (most or len(sentences)), 1)]
+    Random(SEED).shuffle(sentences)
+    rows = [
+        {
+            "session_id": f"sentence-{at:04}",
+            "user_id": f"u{at}",
+            "containment": "selfService",
+            "messages": [{"role": "user", "text": sentence["text"]}],
+        }
+        for at, sentence in enumerate(sentences)
+    ]
+    return rows, {row["session_id"]: said["category"] for row, said in zip(rows, sentences, strict=True)}
 
 
 def _near(row: dict[str, Any], chance: Random) -> dict[str, Any]:
