@@ -341,9 +341,9 @@ class LabellingActivities:
 
     def _outcome(self, step: ClassifyStep, labelled: int, stored: Stored) -> ClassifyOutcome:
         """The outcome of labels that are committed. Where they end a batch, the steps go on that wait for its round."""
-        if step.ends is not None and not step.takes_next:
+        if step.ends is not None:
             run = (step.job.input.workspace_id, step.job.job_key)
-            self._known.set_open_round(run, stored.next.round if stored.next else None)
+            self._known.set_open_round(run, stored.first_open.round if stored.first_open else None)
         return outcome_of(step, labelled, stored)
 
     async def _request(

@@ -133,7 +133,7 @@ class RunActivities:
     @activity.defn(name="auto_analyze.plan_batches")
     @boundary
     async def plan_batches(self, step: PlanBatches) -> PlannedBatches:
-        """Cut all sessions that are left into batches, and give each its round, and its stream if it is fixed.
+        """Cut all sessions that are left into batches, and give each its round.
 
         Rounds that have begun stay as they are, so that no request is paid for under two ids. A plan that is stored
         already is not made again.
@@ -149,11 +149,10 @@ class RunActivities:
         is_original = sum(original) == len(tokens)
         added = tokens_of_instructions(given.instructions)
         counts = original if is_original else await asyncio.to_thread(cuts, tokens, model, quota, added)
-        assign = not given.takes_what_is_next
         async with self._database.transaction(bulk=True) as tx:
             if await runs.replan(tx, *scope, step.plan, step.streams):
-                await runs.drop_batches(tx, *scope, begun.round, step.streams, assign=assign)
-                await runs.store_batches(tx, *scope, begun.end, counts, step.streams, assign=assign, after=begun)
+                await runs.drop_batches(tx, *scope, begun.round, step.streams)
+                await runs.store_batches(tx, *scope, begun.end, counts, step.streams, after=begun)
             plans = await runs.plans(tx, *scope)
             left = await runs.open_count(tx, *scope)
         warnings = self._idle_streams(plans[-1], step.candidate)
@@ -162,10 +161,10 @@ class RunActivities:
     @activity.defn(name="auto_analyze.take_batches")
     @boundary
     async def take_batches(self, step: TakeBatches) -> TakenBatches:
-        """The next batches of a stream. Where they have no fixed stream, it takes the next one that is free."""
+        """The next batches that are not labelled; or the one of a stream, which takes the next free one."""
         given, job_key = step.job.input, step.job.job_key
         async with self._database.transaction() as tx:
-            if step.stream is not None and given.takes_what_is_next:
+            if step.stream is not None:
                 await runs.take_batch(tx, given.workspace_id, job_key, step.stream)
             taken = await runs.open_batches(tx, given.workspace_id, job_key, step.stream, step.most)
         return TakenBatches(batches=tuple(_batch(one, given.streams) for one in taken))
@@ -341,8 +340,8 @@ async def keep_labels(
 
 
 def outcome_of(step: BatchStep, labelled: int, stored: Stored) -> ClassifyOutcome:
-    """The outcome of labels that are stored: with the stream's next batch, where it takes what is next."""
-    taken = _batch(stored.next, step.job.input.streams) if step.takes_next and stored.next else None
+    """The outcome of labels that are stored, with the batch that the stream has taken."""
+    taken = _batch(stored.taken, step.job.input.streams) if stored.taken else None
     return ClassifyOutcome(labelled=labelled, new_labels=stored.new, next_batch=taken)
 
 

@@ -128,12 +128,13 @@ class Begun(NamedTuple):
 class Stored(NamedTuple):
     """What follows from labels that are stored.
 
-    `new`: how many labels are new. `next`: where a batch is complete, the batch that the stream has taken; or, of
-    streams with batches of their own, the first one that is not labelled.
+    `new`: how many labels are new. Where a batch is complete, `first_open`: the first one that is not labelled;
+    `taken`: the one that the stream has taken.
     """
 
     new: int
-    next: OpenBatch | None = None
+    first_open: OpenBatch | None = None
+    taken: OpenBatch | None = None
 
 
 def _given(**columns: type[TypeEngine[Any]]) -> FromClause:
@@ -356,22 +357,18 @@ async def plans(tx: AsyncSession, workspace_id: str, job_key: str) -> list[int]:
     return (await tx.execute(found)).scalar() or []
 
 
-async def drop_batches(
-    tx: AsyncSession, workspace_id: str, job_key: str, after: int, streams: int, *, assign: bool
-) -> None:
+async def drop_batches(tx: AsyncSession, workspace_id: str, job_key: str, after: int, streams: int) -> None:
     """Drop the batches of the rounds after one, to be cut again. Earlier ones keep their round.
 
     Args:
         after: the last round that is kept.
-        streams: how many streams there are from now on; they label what others have left of the earlier rounds.
-        assign: give such a batch its new stream; else the streams take it.
+        streams: how many streams there are from now on; they take what others have left of the earlier rounds.
     """
     own = _of(AutoBatch, workspace_id, job_key)
     connection = await tx.connection()
     await connection.execute(delete(AutoBatch).where(*own, col(AutoBatch.round) > after))
     left = update(AutoBatch).where(*own, ~col(AutoBatch.labelled), col(AutoBatch.stream) > streams)
-    stream = (col(AutoBatch.stream) - 1) % streams + 1 if assign else null()
-    await connection.execute(left.values(stream=stream))
+    await connection.execute(left.values(stream=None))
 
 
 async def open_count(tx: AsyncSession, workspace_id: str, job_key: str) -> int:
@@ -380,7 +377,7 @@ async def open_count(tx: AsyncSession, workspace_id: str, job_key: str) -> int:
     return (await tx.execute(select(func.count()).where(*own, ~col(AutoBatch.labelled)))).scalar() or 0
 
 
-async def store_batches(  # noqa: PLR0913 - where the batches begin, and how they are cut
+async def store_batches(
     tx: AsyncSession,
     workspace_id: str,
     job_key: str,
@@ -388,24 +385,21 @@ async def store_batches(  # noqa: PLR0913 - where the batches begin, and how the
     counts: Sequence[int],
     streams: int,
     *,
-    assign: bool,
     after: Begun | None = None,
 ) -> None:
-    """Store the batches of the streams: each round has one for every stream. Idempotent.
+    """Store the batches, which the streams take in their order. A round has one for every stream. Idempotent.
 
     Args:
         start: the ordinal of the first session.
         counts: the sessions of each batch.
-        assign: give each batch its stream; else the streams take them.
         after: the rounds before the first one of these; None: there are none.
     """
     starts = list(accumulate(counts, initial=start))[:-1]
     given = _unnested(Integer, start=starts, count=counts, with_ordinality="place")
     before = after or Begun(0, 0, start)
     place = given.c.place - 1
-    stream = place % streams + 1 if assign else null()
     rows = select(
-        literal(workspace_id), literal(job_key), place + before.batches, place // streams + 1 + before.round, stream,
+        literal(workspace_id), literal(job_key), place + before.batches, place // streams + 1 + before.round, null(),
         given.c.start, given.c["count"], false(),
     )  # fmt: skip
     columns = ("workspace_id", "job_key", "number", "round", "stream", "start", "count", "labelled")
@@ -551,10 +545,12 @@ async def store_labels(
     if place.ends is None:
         return Stored(await fetch(tx, new))
     await defer(tx, END_BATCH, {**run, "ended": place.ends})
-    if place.takes_next:
-        await defer(tx, TAKE_BATCH, {**run, "taker": place.stream})
-        return Stored(*await fetch_together(tx, new, Query(HELD_BATCH, {**run, "taker": place.stream}, _first)))
-    return Stored(*await fetch_together(tx, new, Query(FIRST_OPEN, run, _first)))
+    first_open = Query(FIRST_OPEN, run, _first)
+    if not place.takes_next:
+        return Stored(*await fetch_together(tx, new, first_open))
+    await defer(tx, TAKE_BATCH, {**run, "taker": place.stream})
+    taken = Query(HELD_BATCH, {**run, "taker": place.stream}, _first)
+    return Stored(*await fetch_together(tx, new, first_open, taken))
 
 
 def _seen(found: Mapping[int, SessionLabels], said: Mapping[int, str]) -> dict[str, list[Any]]:

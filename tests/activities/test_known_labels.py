@@ -24,9 +24,11 @@ NAMES = ("refund", "billing", "parcel", "address", "login")
 
 @pytest.fixture
 async def run(database: Database) -> Run:
-    """Five batches of two streams: rounds 1, 1, 2, 2 and 3."""
+    """Five batches of two streams, which have taken the first two: rounds 1, 1, 2, 2 and 3."""
     run = await (await Run(database).import_(12)).begin(list(range(12)))
-    await run.call(runs.store_batches, 2, [2, 2, 2, 2, 1], 2, assign=True)
+    await run.call(runs.store_batches, 2, [2, 2, 2, 2, 1], 2)
+    for stream in (1, 2):
+        await run.call(runs.take_batch, stream)
     return run
 
 

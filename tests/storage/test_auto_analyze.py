@@ -84,10 +84,10 @@ class Run:
     ) -> int:
         return (await self.call(runs.store_labels, found, runs.Place(phase, round_number, stream, ends), said)).new
 
-    async def end(self, number: int, stream: int = 0, *, takes_next: bool = False) -> runs.OpenBatch | None:
+    async def end(self, number: int, stream: int = 0, *, takes_next: bool = False) -> runs.Stored:
         """Label the last session of a batch, and return what follows from it."""
         place = runs.Place(Phase.PARALLEL, 1, stream, number, takes_next=takes_next)
-        return (await self.call(runs.store_labels, {11: labels("billing")}, place)).next
+        return await self.call(runs.store_labels, {11: labels("billing")}, place)
 
     async def merge(self, level: int, merged: Mapping[str, str], kind: LabelKind = INTENT) -> None:
         await self.call(runs.store_merges, kind, level, merged)
@@ -264,65 +264,71 @@ class TestBatches:
     """Five batches of two streams: rounds 1, 1, 2, 2 and 3."""
 
     @pytest.fixture
-    async def run(self, run: Run) -> Run:
-        await run.call(runs.store_batches, 2, [2, 2, 2, 2, 1], 2, assign=True)
-        return run
-
-    @pytest.fixture
-    async def free(self, database: Database) -> Run:
-        """The same batches, of which streams take the next."""
+    async def run(self, database: Database) -> Run:
         run = await (await Run(database).import_(12)).begin(list(range(12)))
-        await run.call(runs.store_batches, 2, [2, 2, 2, 2, 1], 2, assign=False)
+        await run.call(runs.store_batches, 2, [2, 2, 2, 2, 1], 2)
         return run
 
-    async def of_stream(self, run: Run, stream: int | None) -> list[tuple[int, int, int, int]]:
+    async def open(self, run: Run, stream: int | None = None) -> list[tuple[int, int, int, int]]:
+        """The batches that are not labelled: all, or those that a stream has taken."""
         found = await run.call(runs.open_batches, stream, 10)
         return [(one.number, one.round, one.start, one.count) for one in found]
 
     async def test_a_round_has_a_batch_for_each_stream(self, run: Run):
-        assert await self.of_stream(run, 1) == [(0, 1, 2, 2), (2, 2, 6, 2), (4, 3, 10, 1)]
-        assert await self.of_stream(run, 2) == [(1, 1, 4, 2), (3, 2, 8, 2)]
-        await run.call(runs.store_batches, 0, [5, 5], 2, assign=True)
-        assert [number for number, *_ in await self.of_stream(run, None)] == [0, 1, 2, 3, 4]
+        batches = [(0, 1, 2, 2), (1, 1, 4, 2), (2, 2, 6, 2), (3, 2, 8, 2), (4, 3, 10, 1)]
+        assert await self.open(run) == batches
+        await run.call(runs.store_batches, 0, [5, 5], 2)  # the step may be repeated
+        assert await self.open(run) == batches
 
     async def test_a_batch_is_open_until_its_last_sessions_are_labelled(self, run: Run):
+        await run.call(runs.take_batch, 1)
         await run.store({2: labels("billing")}, 1, 1)
-        assert (await self.of_stream(run, 1))[0][0] == 0
+        assert (await self.open(run))[0][0] == 0
         await run.store({3: labels("billing")}, 1, 1, ends=0)
-        assert (await self.of_stream(run, 1))[0][0] == 2
-        assert await run.call(runs.progress) == [(1, 2, 5, 2), (2, 1, 4, 0)]
+        assert (await self.open(run))[0][0] == 1
+        assert await run.call(runs.progress) == [(1, 1, 2, 2)]
 
-    async def test_the_slowest_stream_is_the_one_that_others_wait_for(self, run: Run):
-        first = runs.OpenBatch(number=0, round=1, stream=1, start=2, count=2)
-        assert await run.call(runs.first_open) == first
-        second = runs.OpenBatch(number=1, round=1, stream=2, start=4, count=2)
-        assert [await run.end(0), await run.end(2), await run.call(runs.first_open)] == [second] * 3
-        third = runs.OpenBatch(number=3, round=2, stream=2, start=8, count=2)
-        assert [await run.end(1), await run.end(4)] == [third] * 2
-        assert [await run.end(3), await run.call(runs.first_open)] == [None] * 2
+    async def test_steps_wait_for_the_first_batch_that_is_not_labelled(self, run: Run):
+        for stream in (1, 2):
+            await run.call(runs.take_batch, stream)
+        assert (await run.call(runs.first_open)).number == 0
+        found = [
+            (await run.end(number, stream, takes_next=True)).first_open
+            for number, stream in ((0, 1), (2, 1), (1, 2), (3, 1), (4, 2))
+        ]
+        assert [one and (one.number, one.round, one.stream) for one in found] == [
+            (1, 1, 2),
+            (1, 1, 2),
+            (3, 2, 1),
+            (4, 3, 2),
+            None,
+        ]
+        assert await run.call(runs.first_open) is None
 
-    async def test_a_stream_takes_one_free_batch_and_no_other_gets_it(self, free: Run):
+    async def test_a_stream_takes_one_batch_and_no_other_gets_it(self, run: Run):
         for _ in range(2):  # the step may be repeated
-            await free.call(runs.take_batch, 2)
-        await asyncio.gather(*(free.call(runs.take_batch, stream) for stream in (1, 3)))
-        taken = [await self.of_stream(free, stream) for stream in (1, 2, 3)]
+            await run.call(runs.take_batch, 2)
+        await asyncio.gather(*(run.call(runs.take_batch, stream) for stream in (1, 3)))
+        taken = [await self.open(run, stream) for stream in (1, 2, 3)]
         assert taken[1] == [(0, 1, 2, 2)]
         assert sorted(one[0][0] for one in taken) == [0, 1, 2]
-        await free.store({}, ends=0)
-        await free.call(runs.take_batch, 2)
-        assert await self.of_stream(free, 2) == [(3, 2, 8, 2)]
+        await run.store({}, ends=0)
+        await run.call(runs.take_batch, 2)
+        assert await self.open(run, 2) == [(3, 2, 8, 2)]
 
-    async def test_a_stream_takes_the_next_batch_with_the_labels_of_its_last_one(self, free: Run):
-        await free.call(runs.take_batch, 2)
-        taken = [await free.end(0, 2, takes_next=True) for _ in range(2)]  # the step may be repeated
+    async def test_a_stream_takes_the_next_batch_with_the_labels_of_its_last_one(self, run: Run):
+        await run.call(runs.take_batch, 2)
+        taken = [(await run.end(0, 2, takes_next=True)).taken for _ in range(2)]  # the step may be repeated
         assert taken == [runs.OpenBatch(number=1, round=1, stream=2, start=4, count=2)] * 2
-        await asyncio.gather(*(free.end(1, 2, takes_next=True), free.call(runs.take_batch, 1)))
-        assert sorted([(await self.of_stream(free, stream))[0][0] for stream in (1, 2)]) == [2, 3]
-        await asyncio.gather(*(free.end(number, number, takes_next=True) for number in (2, 3)))
-        assert await free.end(4, 1, takes_next=True) is None
+        await asyncio.gather(*(run.end(1, 2, takes_next=True), run.call(runs.take_batch, 1)))
+        assert sorted([(await self.open(run, stream))[0][0] for stream in (1, 2)]) == [2, 3]
+        await asyncio.gather(*(run.end(number, number, takes_next=True) for number in (2, 3)))
+        assert (await run.end(4, 1, takes_next=True)).taken is None
 
-    async def test_other_streams_keep_the_rounds_that_have_begun_and_share_what_is_left(self, run: Run):
-        await run.end(0)
+    async def test_other_streams_keep_the_rounds_that_have_begun_and_take_what_is_left(self, run: Run):
+        for stream in (1, 2):
+            await run.call(runs.take_batch, stream)
+        await run.end(0, 1, takes_next=True)
         await run.end(2)
         begun = await run.call(runs.begun, 2)
         assert begun == runs.Begun(round=2, batches=4, end=10)
@@ -330,10 +336,12 @@ class TestBatches:
             assert await run.call(runs.replan, plan, 3) is noted
         assert await run.call(runs.plans) == [3, 3]
         for _ in range(2):  # the step may be repeated
-            await run.call(runs.drop_batches, begun.round, 1, assign=True)
-            await run.call(runs.store_batches, begun.end, [1, 1], 1, assign=True, after=begun)
-        assert await self.of_stream(run, 1) == [(1, 1, 4, 2), (3, 2, 8, 2), (4, 3, 10, 1), (5, 4, 11, 1)]
+            await run.call(runs.drop_batches, begun.round, 1)
+            await run.call(runs.store_batches, begun.end, [1, 1], 1, after=begun)
+        assert await self.open(run) == [(1, 1, 4, 2), (3, 2, 8, 2), (4, 3, 10, 1), (5, 4, 11, 1)]
         assert await run.call(runs.open_count) == 4
+        await run.call(runs.take_batch, 1)
+        assert await self.open(run, 1) == [(1, 1, 4, 2)]
 
     async def test_a_round_with_a_paid_request_has_begun(self, run: Run):
         assert await run.call(runs.begun, 2) == runs.Begun(round=0, batches=0, end=2)
@@ -346,11 +354,11 @@ class TestBatches:
             await tx.execute(text(claim))
         assert await run.call(runs.begun, 2) == runs.Begun(round=1, batches=2, end=6)
 
-    async def test_a_free_batch_of_a_stream_that_ends_is_free_again(self, free: Run):
-        await free.call(runs.take_batch, 3)
-        await free.call(runs.drop_batches, 1, 2, assign=False)
-        await free.call(runs.take_batch, 1)
-        assert await self.of_stream(free, 1) == [(0, 1, 2, 2)]
+    async def test_a_batch_of_a_stream_that_ends_is_free_again(self, run: Run):
+        await run.call(runs.take_batch, 3)
+        await run.call(runs.drop_batches, 1, 2)
+        await run.call(runs.take_batch, 1)
+        assert await self.open(run, 1) == [(0, 1, 2, 2)]
 
     async def test_labels_of_a_round_that_is_not_complete_have_no_place_yet(self, run: Run):
         await run.store({0: labels("billing")}, 0, phase=Phase.DISCOVERY)
@@ -638,7 +646,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "auto_analyze.begun": (lambda tx, workspace: runs.begun(tx, workspace, JOB, 2), runs.Begun(0, 0, 2)),
     "auto_analyze.replan": (lambda tx, workspace: runs.replan(tx, workspace, JOB, 1, 2), False),
     "auto_analyze.plans": (lambda tx, workspace: runs.plans(tx, workspace, JOB), []),
-    "auto_analyze.drop_batches": (lambda tx, workspace: runs.drop_batches(tx, workspace, JOB, 0, 1, assign=True), None),
+    "auto_analyze.drop_batches": (lambda tx, workspace: runs.drop_batches(tx, workspace, JOB, 0, 1), None),
     "auto_analyze.open_count": (lambda tx, workspace: runs.open_count(tx, workspace, JOB), 0),
     "auto_analyze.progress": (lambda tx, workspace: runs.progress(tx, workspace, JOB), []),
     "auto_analyze.copy_labels": (lambda tx, workspace: runs.copy_labels(tx, workspace, JOB), 0),
@@ -712,7 +720,7 @@ class TestIsolation:
     async def theirs(self, run: Run) -> AsyncIterator[Run]:
         """A run with rows in every table. They must not have changed after the test."""
         await run.store({0: labels("billing", "approval"), 1: labels("refund")})
-        await run.call(runs.store_batches, 2, [2, 2], 2, assign=False)
+        await run.call(runs.store_batches, 2, [2, 2], 2)
         await run.merge(0, {"refund": "billing"})
         await run.apply()
         await run.call(label_maps.begin)

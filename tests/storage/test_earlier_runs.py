@@ -98,7 +98,7 @@ async def test_two_runs_share_sessions_by_their_place(database: Database):
 
 async def test_the_batches_of_a_run_are_known_where_they_begin_at_the_same_session(database: Database):
     run = await (await Run(database).import_(12)).begin([*range(12)])
-    await run.call(runs.store_batches, 4, [3, 3, 2], 2, assign=True)
+    await run.call(runs.store_batches, 4, [3, 3, 2], 2)
     assert await run.call(earlier_runs.batch_sizes, 4) == [3, 3, 2]
     assert await run.call(earlier_runs.batch_sizes, 5) == []
 

@@ -127,7 +127,8 @@ class TestRuns:
         for run_name in ("first", "second"):
             job = await start(client, path, chats(30), run_name=run_name)
             await job.result()
-            runs.append([session.model_dump() for session in await sessions_of(client, job)])
+            # Which stream is free for a batch depends on timing. What it asks does not.
+            runs.append([session.model_dump(exclude={"stream"}) for session in await sessions_of(client, job)])
         assert runs[0] == runs[1]
 
     async def test_the_speed_of_streams_has_no_influence_on_labels(

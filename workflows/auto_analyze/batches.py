@@ -80,7 +80,7 @@ class BatchLabeller:
         """`wait_for_stream`: waits for another stream, after so long a wait already. Only streams need it."""
         self._job, self._candidates, self._phase = job, candidates, phase
         self._on_wait, self._wait_for_stream = on_wait, wait_for_stream
-        self._takes_next = wait_for_stream is not None and job.input.takes_what_is_next
+        self._takes_next = wait_for_stream is not None
         self.report = BatchReport()
         self.next_batch: Batch | None = None
         self._idle = timedelta(0)

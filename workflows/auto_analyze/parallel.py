@@ -26,12 +26,14 @@ with workflow.unsafe.imports_passed_through():
     from parley.domain.errors import BadRequest, BudgetExhausted, NotFound, ProviderUnavailable
     from workflows.auto_analyze.batches import BatchLabeller
     from workflows.auto_analyze.run_state import RunState, history_is_long, refused_in_a_row
-    from workflows.auto_analyze.stream import TAKEN_AT_ONCE, AutoAnalyzeStream
+    from workflows.auto_analyze.stream import AutoAnalyzeStream
     from workflows.fallback import raise_if_cancelled
     from workflows.policies import BULK_STEP, LOCAL_STEP
 
 # After so many failed streams the rest is labelled sequentially, one batch after the other.
 TOLERATED_STREAM_FAILURES = 3
+# One step reads so many batches, within 2 KB.
+READ_AT_ONCE = 24
 # These errors end the whole run, because every other stream would meet them too.
 ENDS_THE_RUN = {error.__name__ for error in (BudgetExhausted, ProviderUnavailable, NotFound, BadRequest)}
 # The progress is read this often: soon after the start, and then after a fifth of the time so far.
@@ -189,7 +191,7 @@ class ParallelStreams:
         while not history_is_long() and not self._state.is_held:
             taken = await workflow.execute_local_activity_method(
                 RunActivities.take_batches,
-                TakeBatches(job=self._job, stream=None, most=TAKEN_AT_ONCE),
+                TakeBatches(job=self._job, stream=None, most=READ_AT_ONCE),
                 summary="the next batches",
                 **LOCAL_STEP,
             )

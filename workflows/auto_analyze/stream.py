@@ -1,7 +1,6 @@
 """`AutoAnalyzeStream`: one of the parallel streams of a segment."""
 
 import asyncio
-from collections import deque
 from datetime import timedelta
 from typing import NoReturn
 
@@ -31,8 +30,6 @@ with workflow.unsafe.imports_passed_through():
     from workflows.policies import LOCAL_STEP
 
 WAITING_CHARACTERS = 200
-# One step takes so many batches, within 2 KB.
-TAKEN_AT_ONCE = 24
 # A step waits some seconds for another stream. After that the stream pauses: for a tenth of the time so far, so that an
 # outage of hours does not fill its history.
 SHORTEST_PAUSE, LONGEST_PAUSE, PAUSES = timedelta(seconds=1), timedelta(minutes=1), 10
@@ -46,15 +43,16 @@ class AskedToEnd(Exception):
 class AutoAnalyzeStream:
     """Label one batch after the other, each with the labels of all streams up to an earlier round.
 
-    Streams meet in the database, which knows the rounds that are complete, and do not signal each other.
+    A stream takes the next batch in the order of all, whichever round it belongs to: what a request contains depends on
+    the round of its batch, and not on the stream. Streams meet in the database, which knows the rounds that are
+    complete, and do not signal each other.
     """
 
     def __init__(self) -> None:
         self._is_ending = False
         self._notices: set[asyncio.Task[None]] = set()
         self._has_noted_wait = False
-        self._taken: deque[Batch] = deque()
-        self._may_have_more = True
+        self._taken: Batch | None = None
 
     @workflow.run
     async def run(self, stream: StreamInput | None = None) -> StreamReport:
@@ -106,29 +104,25 @@ class AutoAnalyzeStream:
         return StreamEnd.DONE
 
     async def _next_batch(self) -> Batch | None:
+        """The batch that was taken with the labels of the one before, or else the next one."""
         raise_if_cancelled()
-        if not self._taken and self._may_have_more:
-            await self._take_batches()
-        return self._taken.popleft() if self._taken else None
+        taken, self._taken = self._taken, None
+        return taken or await self._take_batch()
 
-    async def _take_batches(self) -> None:
-        job = self._stream.job
-        most = 1 if job.input.takes_what_is_next else TAKEN_AT_ONCE
+    async def _take_batch(self) -> Batch | None:
         taken = await workflow.execute_local_activity_method(
             RunActivities.take_batches,
-            TakeBatches(job=job, stream=self._stream.stream, most=most),
-            summary="the next batches",
+            TakeBatches(job=self._stream.job, stream=self._stream.stream, most=1),
+            summary="the next batch",
             **LOCAL_STEP,
         )
         raise_if_cancelled()
-        self._taken += taken.batches
-        self._may_have_more = len(taken.batches) == most
+        return taken.batches[0] if taken.batches else None
 
     async def _label(self, batch: Batch) -> None:
         report = await self._labeller.label(batch)
         self._counted = self._counted.plus(report)
-        if self._labeller.next_batch is not None:
-            self._taken.append(self._labeller.next_batch)
+        self._taken = self._labeller.next_batch
         self._has_noted_wait = False
         self._refused = refused_in_a_row(self._refused, [report])
 
@@ -141,7 +135,7 @@ class AutoAnalyzeStream:
         if history_is_long():
             await self._continue_as_new()
         pause = min(max(waited / PAUSES, SHORTEST_PAUSE), LONGEST_PAUSE)
-        workflow.set_current_details(f"waits for stream {behind}")
+        workflow.set_current_details(f"waits for stream {behind}" if behind else "waits for a batch that is not taken")
         try:
             await workflow.wait_condition(lambda: self._is_ending, timeout=pause)
         except TimeoutError:

@@ -171,11 +171,6 @@ class AutoAnalyzeInput(ByName):
         """Whether all intents are known before the first request: no discovery, and no second look."""
         return LabelKind.INTENT in self.closed
 
-    @property
-    def takes_what_is_next(self) -> bool:
-        """Whether a free stream takes the next batch, instead of having batches of its own."""
-        return self.max_staleness is None
-
 
 class Job(Model):
     """The run that a step belongs to."""
@@ -228,7 +223,7 @@ class Batch(Model):
 
 
 class PlanBatches(Model):
-    """Cut the sessions from the ordinal `start` on into batches, and assign each to a stream and a round.
+    """Cut the sessions from the ordinal `start` on into batches, and assign each to a round.
 
     `plan`: its number, from 1. A later plan, for another number of `streams`, keeps the rounds that have begun.
     """
@@ -251,7 +246,7 @@ class PlannedBatches(Model):
 
 
 class TakeBatches(Model):
-    """Up to `most` of the next batches of a stream that are not labelled; `stream` None: of all streams."""
+    """Up to `most` of the next batches to label; or the one of a `stream`, which takes the next free one."""
 
     job: Job
     stream: int | None
@@ -271,7 +266,7 @@ class Saturation(Model):
 
 
 class BatchStep(Model):
-    """A step on sessions of the batch of one stream in one round.
+    """A step on sessions of a batch, which belongs to a round and is taken by a stream.
 
     `ends`: the number of the batch that is complete when all of these sessions are labelled; None if more follow.
     `takes_next`: the stream takes the next free batch in the transaction that completes this one.
