@@ -88,7 +88,7 @@ async def connect(
                 **config,
                 data_converter=converter,
                 runtime=runtime,
-                # Payloads are short, and encrypted ones do not compress: the SDK's default, gzip, only takes CPU.
+                # The SDK's default is gzip. It makes encrypted payloads no shorter, and takes CPU of both sides.
                 grpc_compression=GrpcCompression.NONE,
             )
     except (RuntimeError, TimeoutError) as error:
