@@ -139,7 +139,7 @@ async def test_rounds_are_read_once_for_all_streams(run: Run, monkeypatch: pytes
     assert read == [{"after": None, "up_to": 1}, {"after": 1, "up_to": 2}]
 
 
-async def test_labels_are_compared_anew_only_after_a_round_that_found_some(run: Run) -> None:
+async def test_a_round_without_new_labels_has_the_comparison_of_the_round_before(run: Run) -> None:
     """To prepare the comparison takes milliseconds, and most rounds find no new label."""
     known = known_by(run)
     await end(run, 0, 1)
