@@ -43,6 +43,8 @@ ALLOWED = {
     ("parley/domain/generate/quality.py", "is no merit"),
     # An attribute of the library zipfile.
     ("parley/client/chat_files.py", "compress"),
+    # An option of Temporal's SDK.
+    ("parley/connection.py", "compression"),
     # An option of the library websockets.
     ("benchmarks/stream_sender.py", "compression"),
     ("benchmarks/streams.py", "compression"),

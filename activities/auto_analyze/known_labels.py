@@ -39,7 +39,9 @@ class Known(NamedTuple):
     evidence: Sequence[LabelEvidence]
 
     def plus(self, found: "Known") -> "Known":
-        """These, and those of later rounds."""
+        """These, and those of later rounds; the same object if those have none."""
+        if not any(found.labels.values()):
+            return self
         labels = {kind: [*self.labels[kind], *found.labels[kind]] for kind in LabelKind}
         return Known(labels, [*self.evidence, *found.evidence])
 
@@ -77,11 +79,15 @@ class KnownLabels:
                 return behind
             async with self._reading:
                 if key not in self._nearest:
-                    known = await self._up_to(run, horizon)
-                    nearest = await asyncio.to_thread(NearestLabels, *known)
+                    nearest = await self._comparison(await self._up_to(run, horizon))
                     _keep(self._nearest, key, nearest, KEPT_COMPARISONS)
                     return nearest
         return self._nearest[key]
+
+    async def _comparison(self, known: Known) -> NearestLabels:
+        """Most rounds find no new label: theirs is the comparison of the round before."""
+        made = (one for one in self._nearest.values() if one.known is known.labels)
+        return next(made, None) or await asyncio.to_thread(NearestLabels, *known)
 
     def set_open_round(self, run: Run, open_round: int | None) -> None:
         """Note that all rounds before this one are complete; None: that all are. Wakes the steps that wait for it."""

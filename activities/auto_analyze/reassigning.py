@@ -17,8 +17,9 @@ from parley.storage import reassignments
 from parley.storage.database import Database
 from parley.storage.reassignments import LabelledSession
 
-# The sessions that one step looks through. Those that are not in doubt are not sent.
-SESSIONS_AT_ONCE = 40
+# The sessions that one step looks through. Those that are not in doubt are not sent: where a quarter of them is, they
+# fill a request of most models.
+SESSIONS_AT_ONCE = 80
 # What a session takes in a request: what its user said, and its label; and the same of a near copy.
 SESSION_TOKENS = 200
 # Near copies are looked for among all sessions of a run, or among some of each label if there are more than this. More

@@ -47,9 +47,8 @@ class OpenAIBatches(OpenAIAdapter):
     limits = Limits(lines=50_000, bytes=200_000_000)
 
     def line(self, request: Request, model: str, attempt_id: str) -> bytes:
-        sent = self._sent(request, model, attempt_id)
-        del sent["extra_headers"]  # a line has none: its id is the attempt's
-        line = {"custom_id": attempt_id, "method": "POST", "url": ENDPOINT, "body": sent}
+        body = self._body(request, model, attempt_id)
+        line = {"custom_id": attempt_id, "method": "POST", "url": ENDPOINT, "body": body}
         return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode()
 
     async def submit(self, lines: BinaryIO, sending: Sending) -> str:

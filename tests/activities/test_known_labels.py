@@ -141,6 +141,17 @@ async def test_rounds_are_read_once_for_all_streams(run: Run, monkeypatch: pytes
     assert read == [{"after": None, "up_to": 1}, {"after": 1, "up_to": 2}]
 
 
+async def test_a_round_without_new_labels_has_the_comparison_of_the_round_before(run: Run) -> None:
+    """To prepare the comparison takes milliseconds, and most rounds find no new label."""
+    known = known_by(run)
+    await end(run, 0, 1)
+    for number in (2, 3):
+        await run.store({2 * number + 2: labels(NAMES[0])}, 2, number % 2 + 1, ends=number)
+    before = await known.of(step(run, 2))
+    assert await known.of(step(run, 3)) is before
+    assert intents(before) == ["billing", "refund"]
+
+
 async def test_labels_without_room_are_counted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "LABEL_SHARE", 0.0002)
     await end(run, 0, 1, 2, 3)

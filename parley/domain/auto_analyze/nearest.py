@@ -60,6 +60,7 @@ class NearestLabels:
             kind: {label: tokens_of_labels({kind: [label]}) + 1 for label in labels} for kind, labels in known.items()
         }
         self._evidence = {one.label: one for one in evidence}
+        self._evidence_sizes = {one.label: _tokens(one) for one in evidence}
         texts = {kind: {label: label for label in labels} for kind, labels in known.items()}
         texts[LabelKind.INTENT] |= {one.label: one.text for one in evidence if one.label in texts[LabelKind.INTENT]}
         self._likeness = {kind: Likeness(named) for kind, named in texts.items()}
@@ -73,7 +74,7 @@ class NearestLabels:
     def fitting(self, said: Sequence[str], sized_for: str) -> Fitting:
         """What a request shows to a model. `said`: what is asked for, one text per session."""
         evidence = self._nearest_evidence(said, evidence_room(sized_for))
-        taken = sum(map(_tokens, evidence))
+        taken = sum(self._evidence_sizes[one.label] for one in evidence)
         rooms = dict.fromkeys(self.known, kind_room(sized_for))
         rooms[LabelKind.INTENT] -= taken
         common = {kind: self._common(kind, kind_room(sized_for)) for kind in self.known}
@@ -88,11 +89,9 @@ class NearestLabels:
         return fitting - fitting % COMMON_STEP
 
     def _nearest_evidence(self, said: Sequence[str], room: int) -> list[LabelEvidence]:
-        near = [
-            self._evidence[label] for label in self._nearest(LabelKind.INTENT, said, NEAREST) if label in self._evidence
-        ]
-        sizes = accumulate(map(_tokens, near))
-        return [one for one, size in zip(near, sizes, strict=True) if size <= room]
+        near = [label for label in self._nearest(LabelKind.INTENT, said, NEAREST) if label in self._evidence]
+        sizes = accumulate(self._evidence_sizes[label] for label in near)
+        return [self._evidence[label] for label, size in zip(near, sizes, strict=True) if size <= room]
 
     def _nearest(self, kind: LabelKind, said: Sequence[str], each: int) -> list[str]:
         """The labels that are nearest to the sessions: the nearest one of each, then the second one of each, ..."""
