@@ -46,6 +46,9 @@ KEYS = (
 )
 
 
+# Without bytecode, each of the processes that tests start compiles the project again, and each test process the tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # Tests read histories. Those of the encryption and of the stack's own keys say so.
 os.environ["PARLEY_CODEC_KEYS"] = "off"
 sys.addaudithook(refuse_the_network)
