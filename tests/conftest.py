@@ -19,6 +19,7 @@ from parley.visibility import DEFINITIONS
 from starter.embedded import Addresses
 from starter.embedded.stack import EmbeddedStack
 from tests.databases import Databases
+from tests.faults.processes import fork_processes
 from tests.parts import (
     SAMPLES,
     TEMPLATE_DATABASE,
@@ -55,6 +56,7 @@ sys.addaudithook(refuse_the_network)
 use_memory_for_temporary_files()
 skip_ca_certificates()
 allow_many_open_files()
+fork_processes()
 
 
 @pytest.fixture(autouse=True)
