@@ -79,6 +79,7 @@ async def start(
     module: str, *arguments: str, environment: Mapping[str, str], log: Path, fresh: bool = False
 ) -> AnyProcess:
     """Start `python -m module arguments` with this environment, and its output in the file `log`."""
+    log.touch()
     if _forking and not fresh:
         given = (module, arguments, dict(environment), log)
         process = _CONTEXT.Process(target=_run, args=given, daemon=True)
