@@ -20,6 +20,7 @@ from starter.embedded import Addresses
 from starter.embedded.stack import EmbeddedStack
 from tests.databases import Databases
 from tests.faults.processes import fork_processes
+from tests.order import arrange
 from tests.parts import (
     SAMPLES,
     TEMPLATE_DATABASE,
@@ -57,6 +58,11 @@ use_memory_for_temporary_files()
 skip_ca_certificates()
 allow_many_open_files()
 fork_processes()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the long tests, in each process of pytest-xdist."""
+    items[:] = arrange(items, getattr(config, "workerinput", {}).get("workercount", 1))
 
 
 @pytest.fixture(autouse=True)
