@@ -1,5 +1,6 @@
 """Fixtures with real services: PostgreSQL, the Temporal dev server, the vendors' SDKs against the simulator."""
 
+import gc
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -19,6 +20,8 @@ from parley.visibility import DEFINITIONS
 from starter.embedded import Addresses
 from starter.embedded.stack import EmbeddedStack
 from tests.databases import Databases
+from tests.faults.processes import fork_processes
+from tests.order import arrange
 from tests.parts import (
     SAMPLES,
     TEMPLATE_DATABASE,
@@ -46,12 +49,27 @@ KEYS = (
 )
 
 
+# Without bytecode, each of the processes that tests start compiles the project again, and each test process the tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # Tests read histories. Those of the encryption and of the stack's own keys say so.
 os.environ["PARLEY_CODEC_KEYS"] = "off"
 sys.addaudithook(refuse_the_network)
 use_memory_for_temporary_files()
 skip_ca_certificates()
 allow_many_open_files()
+fork_processes()
+# Collection makes few circles of objects: to look for them takes a quarter of its time.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the long tests, in each process of pytest-xdist."""
+    items[:] = arrange(items, getattr(config, "workerinput", {}).get("workercount", 1))
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,7 @@
 """Control of a running simulator: its faults, its gate, and the requests that it received and billed."""
 
+import ssl
+from functools import cache
 from typing import Any
 
 import httpx2
@@ -9,12 +11,18 @@ HTTP_TIMEOUT_SECONDS = 70
 MAX_WAIT_SECONDS = 30
 
 
+@cache
+def _tls() -> ssl.SSLContext:
+    """One for all clients: to read the CA certificates takes 10 ms, and each test has a client."""
+    return httpx2.create_ssl_context(trust_env=False)
+
+
 class SimulatorAdmin:
     """Client of the simulator's endpoints under `/admin`."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._http = httpx2.AsyncClient(base_url=url, timeout=HTTP_TIMEOUT_SECONDS, trust_env=False)
+        self._http = httpx2.AsyncClient(base_url=url, timeout=HTTP_TIMEOUT_SECONDS, trust_env=False, verify=_tls())
 
     async def post(self, path: str, **body: Any) -> Any:
         """Post to an endpoint under `/admin`, and return its answer.

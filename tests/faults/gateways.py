@@ -2,31 +2,23 @@
 
 import asyncio
 import re
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import httpx
 
+from tests.faults.processes import AnyProcess
 from tests.faults.scene import Scene
 from tests.gateway.parts import read_events
-from tests.parts import ROOT, TEST_TIMEOUT_SECONDS
+from tests.parts import TEST_TIMEOUT_SECONDS
 
 SECONDS_BEFORE_RETURN = 0.1
 
 
-async def start_gateway(place: Scene, name: str) -> tuple[asyncio.subprocess.Process, str]:
+async def start_gateway(place: Scene, name: str) -> tuple[AnyProcess, str]:
     """A gateway process on any free port, and its address."""
     path = place.directory / f"{name}.log"
-    with path.open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "parley", "gateway"),
-            cwd=ROOT,
-            env={**place.environment, "PARLEY_GATEWAY_PORT": "0"},
-            stdout=log,
-            stderr=log,
-        )
-    place.processes.append(process)
+    process = await place.start("gateway", environment={"PARLEY_GATEWAY_PORT": "0"}, log=path)
     async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
         while not (found := re.search(r"listening on (\S+)", path.read_text())):
             assert process.returncode is None, path.read_text()

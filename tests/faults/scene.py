@@ -3,8 +3,7 @@
 import asyncio
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +29,8 @@ from parley.domain.housekeeping import SweepInput
 from parley.storage.database import Database
 from parley.visibility import ALL
 from starter.embedded import Addresses
-from tests.parts import ROOT, TEST_TIMEOUT_SECONDS, SimulatorAdmin, quick_settings, run_sql, running_simulator
+from tests.faults.processes import AnyProcess, start
+from tests.parts import TEST_TIMEOUT_SECONDS, SimulatorAdmin, quick_settings, run_sql, running_simulator
 from tests.storage.ledger_fixture import until
 
 T = TypeVar("T")
@@ -45,33 +45,39 @@ class Scene:
     database: Database
     environment: dict[str, str]
     directory: Path
-    processes: list[asyncio.subprocess.Process] = field(default_factory=list)
+    processes: list[AnyProcess] = field(default_factory=list)
 
     async def start_worker(
-        self, failpoints: str = "", roles: tuple[str, ...] = (), **environment: str
-    ) -> asyncio.subprocess.Process:
-        """A worker process that polls. It reads its failpoints from the environment, as in production."""
+        self, failpoints: str = "", roles: tuple[str, ...] = (), *, fresh: bool = False, **environment: str
+    ) -> AnyProcess:
+        """A worker process that polls. It reads its failpoints from the environment, as in production.
+
+        fresh: it begins with the interpreter, see tests/faults/processes.py.
+        """
         ready = self.directory / f"ready-{len(self.processes)}"
-        log = (self.directory / f"worker-{len(self.processes)}.log").open("wb")
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(ROOT / "worker.py"),
+        log = self.directory / f"worker-{len(self.processes)}.log"
+        given = {"PARLEY_FAILPOINTS": failpoints, "PARLEY_READY_FILE": str(ready)}
+        process = await self.start(
+            "worker",
             *(word for role in roles for word in ("--role", role)),
-            cwd=ROOT,
-            env={
-                **self.environment,
-                **environment,
-                "PARLEY_FAILPOINTS": failpoints,
-                "PARLEY_READY_FILE": str(ready),
-            },
-            stdout=log,
-            stderr=log,
+            environment=environment | given,
+            log=log,
+            fresh=fresh,
         )
-        self.processes.append(process)
         async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
             while not ready.exists():
-                assert process.returncode is None, Path(log.name).read_text()
-                await asyncio.sleep(0.1)
+                assert process.returncode is None, log.read_text()
+                await asyncio.sleep(0.05)
+        return process
+
+    async def start(
+        self, module: str, *arguments: str, environment: Mapping[str, str], log: Path | None = None, fresh: bool = False
+    ) -> AnyProcess:
+        """A process of the scene: `python -m module`, with the environment of the scene and this one."""
+        log = log or self.directory / f"process-{len(self.processes)}.log"
+        given = {**self.environment, **environment}
+        process = await start(module, *arguments, environment=given, log=log, fresh=fresh)
+        self.processes.append(process)
         return process
 
     async def query(self, sql: str) -> list[dict[str, object]]:
@@ -184,13 +190,13 @@ async def _create_namespace(address: str, name: str) -> TemporalClient:
                 return client
 
 
-async def exited(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+async def exited(process: AnyProcess, number: signal.Signals) -> None:
     """Wait until that signal has ended the process."""
     async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
         assert await process.wait() == -number
 
 
-async def frozen(process: asyncio.subprocess.Process) -> None:
+async def frozen(process: AnyProcess) -> None:
     """Wait until the process has stopped itself."""
     async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
         while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":

@@ -18,6 +18,7 @@ from parley.cli.billed import read_billed
 from parley.domain.conversation.contract import Ended, turn_job_id, workflow_id
 from parley.domain.generate.contract import job_key as key_of
 from tests.faults.gateways import Reader, start_gateway
+from tests.faults.processes import AnyProcess
 from tests.faults.scene import Scene
 from tests.parts import TEST_TIMEOUT_SECONDS
 
@@ -70,7 +71,7 @@ class Talking:
     ) -> None:
         self._report, self._place, self._http, self.talks = report, place, http, talks
         self._random = Random(seed)
-        self._secret, self._urls, self._gateways = "", list[str](), list[asyncio.subprocess.Process]()
+        self._secret, self._urls, self._gateways = "", list[str](), list[AnyProcess]()
         self._started = 0
 
     async def start(self) -> None:
@@ -106,7 +107,7 @@ class Talking:
         await speaking
         return hits
 
-    async def _start_gateway(self) -> tuple[asyncio.subprocess.Process, str]:
+    async def _start_gateway(self) -> tuple[AnyProcess, str]:
         self._started += 1
         return await start_gateway(self._place, f"gateway-{self._started}")
 

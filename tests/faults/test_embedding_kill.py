@@ -1,15 +1,12 @@
 """kill -9 of a process that runs an embedding: the sweeper ends its attempt, and the retry with the key is charged."""
 
-import asyncio
 import signal
-import sys
 from pathlib import Path
 
 from gateway.inline import InlineGenerate
 from starter.embedded import Addresses
 from tests.faults.inline_process import USER, embedding
 from tests.faults.scene import exited, scene
-from tests.parts import ROOT
 
 KEY = "document-7"
 
@@ -18,12 +15,8 @@ async def test_only_what_was_in_flight_is_paid_again(stack: Addresses, template:
     """The steps are those of the paid call: tests/faults/test_inline_kill.py kills a process at each."""
     async with scene(stack, template, tmp_path) as place:
         client, workspace_id = place.client, place.client.workspace_id
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.faults.inline_process", workspace_id, KEY, "embed"),
-            cwd=ROOT,
-            env=place.environment | {"PARLEY_FAILPOINTS": "called=kill"},
-        )
-        place.processes.append(process)
+        armed = {"PARLEY_FAILPOINTS": "called=kill"}
+        process = await place.start("tests.faults.inline_process", workspace_id, KEY, "embed", environment=armed)
         await exited(process, signal.SIGKILL)
         await place.sweep()
         assert await place.attempts() == ["lost"]

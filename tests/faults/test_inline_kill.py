@@ -6,7 +6,6 @@ charged once.
 
 import asyncio
 import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from parley.domain.generate.contract import GenerateResult
 from starter.embedded import Addresses
 from tests.faults.inline_process import QUESTION, USER
 from tests.faults.scene import Scene, exited, frozen, scene
-from tests.parts import ROOT
 from tests.workflows.modes import inline_client
 
 KEY = "order-7"
@@ -52,10 +50,7 @@ async def killed_at(point: str, place: Scene) -> Outcome:
     armed = {} if point == "in flight" else {"PARLEY_FAILPOINTS": f"{point}=kill"}
     if point == "in flight":
         await place.simulator.gate(closed=True, provider="openai")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.faults.inline_process", workspace_id, KEY, cwd=ROOT, env=place.environment | armed
-    )
-    place.processes.append(process)
+    process = await place.start("tests.faults.inline_process", workspace_id, KEY, environment=armed)
     if point == "in flight":
         await place.simulator.requests(at_least=1, billed="true", timeout=30)
         process.kill()
@@ -125,13 +120,8 @@ async def test_a_frozen_process_that_thaws_after_the_retry_charges_nothing(
 
 async def thawed(place: Scene) -> GenerateResult:
     client = place.client
-    stopped = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "tests.faults.inline_process", client.workspace_id, KEY),
-        cwd=ROOT,
-        env=place.environment | {"PARLEY_FAILPOINTS": "called=stop"},
-    )
-    place.processes.append(stopped)
+    armed = {"PARLEY_FAILPOINTS": "called=stop"}
+    stopped = await place.start("tests.faults.inline_process", client.workspace_id, KEY, environment=armed)
     await frozen(stopped)
     async with inline_client(Backend(client.temporal, place.database, client.settings), client.workspace_id) as again:
         result = await again.generate(QUESTION, user_id=USER, key=KEY)

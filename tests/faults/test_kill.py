@@ -133,7 +133,7 @@ async def test_two_workers_on_one_request_charge_once_and_record_the_duplicate(
 async def test_sigterm_lets_a_paid_call_finish(stack: Addresses, template: str, tmp_path: Path) -> None:
     async with scene(stack, template, tmp_path) as place:
         await place.simulator.gate(closed=True)
-        worker = await place.start_worker()
+        worker = await place.start_worker(fresh=True)
         job = await place.client.analyze(read_session(SAMPLE))
         await place.simulator.requests(at_least=1, billed="true")
         worker.terminate()
