@@ -428,7 +428,7 @@ async def first_open(tx: AsyncSession, workspace_id: str, job_key: str) -> OpenB
 
 
 async def progress(tx: AsyncSession, workspace_id: str, job_key: str) -> list[tuple[int, int, int, int]]:
-    """Of each stream: its number, its round, the sessions that are assigned to it, and those that it has labelled."""
+    """Of each stream: its number, its round, the sessions that it has taken, and those that it has labelled."""
     is_open = ~col(AutoBatch.labelled)
     query = (
         select(

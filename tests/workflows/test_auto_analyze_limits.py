@@ -291,9 +291,9 @@ class TestEndings:
                     break
                 await asyncio.sleep(0.1)
         assert [(stream.stream, stream.sessions, stream.done) for stream in progress.streams] == [
-            (1, 12, 0),
-            (2, 12, 0),
-            (3, 12, 0),
+            (1, 4, 0),
+            (2, 4, 0),
+            (3, 4, 0),
         ]
         assert all("waiting for a provider" in stream.waiting for stream in progress.streams)
         parent = client.temporal.get_workflow_handle(job.id)

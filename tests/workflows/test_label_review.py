@@ -10,7 +10,7 @@ import pytest
 from parley import AutoAnalyzeHandle, Client, InvalidInput, LabelPair, LabelsChanged, NotFound, Unreachable
 from parley.domain.auto_analyze.contract import DEFAULT_REVIEW_LIMIT_SECONDS, LabelKind, Phase
 from parley.domain.auto_analyze.label_maps import LabelMapView, MapAction
-from tests.workflows.test_auto_analyze import chats, path, sessions_of, start
+from tests.workflows.test_auto_analyze import chats, path, results_of, sessions_of, start
 from tests.workflows.test_auto_analyze_control import held
 from tests.workflows.test_auto_analyze_limits import statistics_of
 
@@ -139,7 +139,7 @@ async def test_without_a_person_the_merges_are_made_when_the_time_is_over(skippi
     statistics = statistics_of(report)
     assert (statistics.reviewed, statistics_of(await before.report()).reviewed) == (False, None)
     assert "the merges are applied without a review" in statistics.warnings
-    assert await sessions_of(client, job) == await sessions_of(client, before)
+    assert await results_of(client, job) == await results_of(client, before)
     assert MapAction.APPROVED not in [one.action for one in await job.labels.history()]
     described = await client.temporal.get_workflow_handle(job.id).describe()
     assert described.close_time is not None

@@ -13,7 +13,7 @@ from parley import AutoAnalyzeHandle, Client
 from parley.domain.auto_analyze.contract import ExportedSession, LabelKind, Phase, Statistics
 from parley.storage.tables import AutoSession, PaidRequest
 from tests.parts import SimulatorAdmin
-from tests.workflows.test_auto_analyze import chat, sessions_of, start
+from tests.workflows.test_auto_analyze import chat, results_of, sessions_of, start
 from tests.workflows.test_auto_analyze_control import held, settled
 from workflows.auto_analyze import reassignment
 
@@ -145,7 +145,7 @@ class TestSecondLook:
         await simulator.reset()
         await job.resume()
         await job.result()
-        assert await sessions_of(client, job) == await sessions_of(client, whole)
+        assert await results_of(client, job) == await results_of(client, whole)
 
     async def test_a_run_that_is_asked_to_finish_applies_what_is_found(
         self, client: Client, path: Path, simulator: SimulatorAdmin

@@ -702,7 +702,7 @@ class Statistics(Model):
 
 
 class StreamProgress(Model):
-    """A stream: its round, the sessions that are assigned to it, those that it has labelled, and what it waits for."""
+    """A stream: its round, the sessions that it has taken, those of them that are labelled, and what it waits for."""
 
     stream: int
     round: int = 0
@@ -719,8 +719,8 @@ class ReadProgress(Model):
 
 
 class RunProgress(Model):
-    """What the streams of a run have done. `streams`: of each, its number, its round, and the sessions that are
-    assigned to it and labelled by it: a row instead of a model, so that 64 streams fit 2 KB.
+    """What the streams of a run have done. `streams`: of each, its number, its round, and the sessions that it has
+    taken and labelled: a row instead of a model, so that 64 streams fit 2 KB.
 
     `left_out`: known labels that a prompt has no room for. `cached_tokens`: of prompts, in the vendors' caches.
     """
