@@ -233,6 +233,10 @@ async def fetch(tx: AsyncSession, query: Query[T]) -> T:
 async def fetch_together(tx: AsyncSession, first: Query[T1], second: Query[T2], /) -> tuple[T1, T2]: ...
 @overload
 async def fetch_together(
+    tx: AsyncSession, first: Query[T1], second: Query[T2], third: Query[T3], /
+) -> tuple[T1, T2, T3]: ...
+@overload
+async def fetch_together(
     tx: AsyncSession, first: Query[T1], second: Query[T2], third: Query[T3], fourth: Query[T4], /
 ) -> tuple[T1, T2, T3, T4]: ...
 async def fetch_together(tx: AsyncSession, *queries: Query[Any]) -> tuple[Any, ...]:

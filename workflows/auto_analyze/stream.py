@@ -52,7 +52,6 @@ class AutoAnalyzeStream:
         self._is_ending = False
         self._notices: set[asyncio.Task[None]] = set()
         self._has_noted_wait = False
-        self._taken: Batch | None = None
 
     @workflow.run
     async def run(self, stream: StreamInput | None = None) -> StreamReport:
@@ -84,10 +83,13 @@ class AutoAnalyzeStream:
 
     async def _work(self) -> StreamEnd:
         try:
-            while not self._is_ending and (batch := await self._next_batch()) is not None:
+            batch = await self._take_batch()
+            while batch is not None and not self._is_ending:
                 await self._label(batch)
+                batch = self._labeller.next_batch
                 if history_is_long():
                     await self._continue_as_new()
+                raise_if_cancelled()
         except AskedToEnd:
             return StreamEnd.DONE
         except ApplicationError as error:
@@ -103,13 +105,9 @@ class AutoAnalyzeStream:
             return StreamEnd.CANCELLED
         return StreamEnd.DONE
 
-    async def _next_batch(self) -> Batch | None:
-        """The batch that was taken with the labels of the one before, or else the next one."""
-        raise_if_cancelled()
-        taken, self._taken = self._taken, None
-        return taken or await self._take_batch()
-
     async def _take_batch(self) -> Batch | None:
+        """Take the first batch, or the one that the stream held before. The others are taken with the labels of it."""
+        raise_if_cancelled()
         taken = await workflow.execute_local_activity_method(
             RunActivities.take_batches,
             TakeBatches(job=self._stream.job, stream=self._stream.stream, most=1),
@@ -122,7 +120,6 @@ class AutoAnalyzeStream:
     async def _label(self, batch: Batch) -> None:
         report = await self._labeller.label(batch)
         self._counted = self._counted.plus(report)
-        self._taken = self._labeller.next_batch
         self._has_noted_wait = False
         self._refused = refused_in_a_row(self._refused, [report])
 
