@@ -15,6 +15,7 @@ from simulator.twilio.script import Script
 from simulator.twilio.simulation import Simulated
 from tests.faults.gateways import start_gateway
 from tests.faults.postgres import OwnPostgres
+from tests.faults.processes import AnyProcess
 from tests.faults.scene import Scene
 
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -78,8 +79,8 @@ class Calling:
     server: OwnPostgres
     front: Front = field(default_factory=Front)
     url: str = ""
-    workers: list[asyncio.subprocess.Process] = field(default_factory=list[asyncio.subprocess.Process])
-    gateways: list[asyncio.subprocess.Process] = field(default_factory=list[asyncio.subprocess.Process])
+    workers: list[AnyProcess] = field(default_factory=list[AnyProcess])
+    gateways: list[AnyProcess] = field(default_factory=list[AnyProcess])
 
     async def start(self) -> None:
         """Start everything."""
@@ -108,11 +109,11 @@ class Calling:
             await _killed(self.gateways[place])
             self.gateways[place], self.front.gateways[place] = await self._gateway()
 
-    async def _gateway(self) -> tuple[asyncio.subprocess.Process, str]:
+    async def _gateway(self) -> tuple[AnyProcess, str]:
         return await start_gateway(self.place, f"gateway-{len(self.place.processes)}")
 
 
-async def _killed(process: asyncio.subprocess.Process) -> None:
+async def _killed(process: AnyProcess) -> None:
     process.kill()
     await process.wait()
 

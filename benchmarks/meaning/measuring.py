@@ -77,7 +77,7 @@ def _data(options: Options, directory: Path, seed: int) -> Data:
     altered = rows[1 :: len(rows) // COPIES][:COPIES]
     more = [row | {"session_id": f"{row['session_id']}-copy"} for row in copied]
     more += [_near(row, chance) | {"session_id": f"{row['session_id']}-near"} for row in altered]
-    path = directory / options.data.name
+    path = directory / options.data.with_suffix(".jsonl").name
     path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *more]), encoding="utf-8")
     copies, near = (
         tuple((row["session_id"], f"{row['session_id']}-{kind}") for row in some)
