@@ -162,7 +162,7 @@ def _port(url: URL) -> int:
 async def clock_ahead(stage: Stage) -> None:
     """The clock of one of two workers is a day ahead; each is killed once, and the other takes over its work."""
     on_time = await stage.place.start_worker()
-    ahead = await stage.place.start_worker(fresh=True, LD_PRELOAD=str(fake_time_library()), **DAY_AHEAD)
+    ahead = await stage.place.start_worker("", (), fresh=True, LD_PRELOAD=str(fake_time_library()), **DAY_AHEAD)
     async with stage.calls_in_flight(0.3):
         on_time.kill()
         stage.note("worker on time killed")
