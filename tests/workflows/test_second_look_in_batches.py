@@ -1,6 +1,8 @@
 """The second look of a run with batches: half price, hours of waiting, and what a batch leaves one by one."""
 
 import asyncio
+import json
+from collections.abc import AsyncGenerator
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -12,16 +14,21 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 from temporalio import workflow
 
+from activities.auto_analyze import runs
 from parley import AutoAnalyzeHandle, Client, JobFailed
 from parley.domain.auto_analyze.contract import DiscoveryTerms, Phase
+from parley.domain.errors import Billed, NotFound, ProviderUnavailable
 from parley.domain.requests import Provider
-from parley.storage import reassignments
+from parley.providers.batch_api import Limits, LineResult
+from parley.providers.openai_batches import OpenAIBatches
+from parley.storage import paid_requests, reassignments
 from parley.storage.tables import Attempt, SubmissionLine
 from tests.parts import SimulatorAdmin
 from tests.workflows.test_auto_analyze import path, sessions_of, start
 from tests.workflows.test_auto_analyze_control import held
 from tests.workflows.test_auto_analyze_limits import statistics_of
 from tests.workflows.test_batch_processing import (
+    ATTEMPTS,
     DAY,
     VENDORS,
     batch_costs,
@@ -144,6 +151,29 @@ async def test_a_worker_that_fails_as_it_takes_replies_counts_each_once(
     await check_books(skipping_client, simulator, Provider.OPENAI, path.parent)
 
 
+async def test_what_is_looked_at_in_two_batches_is_counted_once(
+    skipping_client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one is settled after the second one, since its results are cut."""
+    whole = await (await started(skipping_client, path, run_name="whole")).result()
+    monkeypatch.setattr(OpenAIBatches, "limits", Limits(lines=2, bytes=1_000_000))
+    results, read = OpenAIBatches.results, list[str]()
+
+    async def cut_results(api: OpenAIBatches, vendor_id: str) -> AsyncGenerator[LineResult]:
+        read.append(vendor_id)
+        async for result in results(api, vendor_id):
+            yield result
+        if vendor_id == read[0] and read.count(vendor_id) <= ATTEMPTS:
+            raise ProviderUnavailable("openai", "the results are cut", billed=Billed.NO)
+
+    monkeypatch.setattr(OpenAIBatches, "results", cut_results)
+    report = await (await started(skipping_client, path, run_name="cut")).result()
+    assert (read.count(read[0]), len({*read})) == (ATTEMPTS + 1, 2)
+    assert figures_of(report).answered == figures_of(whole).answered
+    assert statistics_of(report).looked_at == statistics_of(whole).looked_at
+    await check_books(skipping_client, simulator, Provider.OPENAI, path.parent)
+
+
 async def test_a_line_without_a_result_stays_uncertain_and_is_asked_again(
     skipping_client: Client, path: Path, simulator: SimulatorAdmin
 ) -> None:
@@ -202,6 +232,19 @@ async def test_the_budget_cuts_it_into_several_batches(
     await check_books(client, simulator, Provider.OPENAI, path.parent)
 
 
+async def decisions_of(client: Client) -> int:
+    """Of how many sessions the replies of the second look decide."""
+    decided = 0
+    for name in await requests_of(client, "reassignment"):
+        async with client.database.reads() as tx:
+            try:
+                _, reply, *_ = await paid_requests.journaled(tx, client.workspace_id, name)
+            except NotFound:
+                continue
+        decided += len(json.loads(reply["text"])["sessions"])
+    return decided
+
+
 async def half_answered(client: Client, path: Path, simulator: SimulatorAdmin, **terms: Any) -> AutoAnalyzeHandle:
     """A run whose second look is in a batch that ends, when it is cancelled, with half of its answers."""
     await simulator.post("batches", seconds=DAY)
@@ -214,8 +257,10 @@ async def half_answered(client: Client, path: Path, simulator: SimulatorAdmin, *
 
 @pytest.mark.usefixtures("worker")
 async def test_finishing_cancels_the_batch_and_applies_what_is_answered(
-    client: Client, path: Path, simulator: SimulatorAdmin
+    client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A part of what is to be looked at together is answered."""
+    monkeypatch.setattr(runs, "SESSIONS_AT_ONCE", COUNT)
     job = await half_answered(client, path, simulator)
     await job.finish()
     report = await job.result()
@@ -223,7 +268,7 @@ async def test_finishing_cancels_the_batch_and_applies_what_is_answered(
     assert (report.status, statistics.labelled, figures.answered) == ("completed", COUNT, figures.submitted // 2)
     assert len(await requests_of(client, "reassignment")) == figures.submitted
     assert statistics.reassigned == len(changed(await sessions_of(client, job)))
-    assert statistics.looked_at > 0
+    assert statistics.looked_at == await decisions_of(client) > 0
     assert "auto_analyze.reassign" not in await history_of(client, job)
     await check_books(client, simulator, Provider.OPENAI, path.parent)
 
