@@ -16,14 +16,14 @@ from temporalio import workflow
 
 from activities.auto_analyze import runs
 from parley import AutoAnalyzeHandle, Client, JobFailed
-from parley.domain.auto_analyze.contract import DiscoveryTerms, Phase
+from parley.domain.auto_analyze.contract import AutoAnalyzeResult, DiscoveryTerms, Phase
 from parley.domain.errors import Billed, NotFound, ProviderUnavailable
 from parley.domain.requests import Provider
 from parley.providers.batch_api import Limits, LineResult
 from parley.providers.openai_batches import OpenAIBatches
 from parley.storage import paid_requests, reassignments
 from parley.storage.tables import Attempt, SubmissionLine
-from tests.parts import SimulatorAdmin
+from tests.parts import SimulatorAdmin, reset_to_start
 from tests.workflows.test_auto_analyze import path, sessions_of, start
 from tests.workflows.test_auto_analyze_control import held
 from tests.workflows.test_auto_analyze_limits import statistics_of
@@ -339,6 +339,22 @@ async def test_the_next_segment_goes_on_with_the_open_batch_and_its_leftovers(
     assert statistics_of(report).looked_at == statistics_of(whole).looked_at
     assert statistics_of(report).reassigned == statistics_of(whole).reassigned
     assert figures_of(report).left_over > 0
+    await check_books(client, simulator, Provider.OPENAI, path.parent)
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_run_that_is_reset_counts_the_same(
+    client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing, "SHORTEST_PAUSE", timedelta(seconds=0.2))
+    await simulator.fault("batch_half")
+    job = await started(client, path)
+    report = await job.result()
+    assert figures_of(report).left_over > 0
+    again = await (await reset_to_start(client.temporal, job.id, AutoAnalyzeResult)).result()
+    assert again.statistics is not None
+    first = statistics_of(report)
+    assert (again.statistics.looked_at, again.statistics.reassigned) == (first.looked_at, first.reassigned)
     await check_books(client, simulator, Provider.OPENAI, path.parent)
 
 
