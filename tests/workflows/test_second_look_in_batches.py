@@ -132,7 +132,8 @@ async def test_what_a_batch_leaves_is_asked_one_by_one(
 async def test_a_worker_that_fails_as_it_takes_replies_counts_each_once(
     skipping_client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = await started(skipping_client, path, run_name="whole")
+    """The reply to each line saves half of its price, which is what it costs."""
+    whole = await started(skipping_client, path, run_name="whole", provider=Provider.ANTHROPIC)
     looked_at = statistics_of(await whole.result()).looked_at
     complete, completed = reassignments.complete, list[int]()
 
@@ -143,12 +144,15 @@ async def test_a_worker_that_fails_as_it_takes_replies_counts_each_once(
         await complete(tx, workspace_id, job_key, number)
 
     monkeypatch.setattr(reassignments, "complete", fails_once)
-    job = await started(skipping_client, path, run_name="failing")
+    job = await started(skipping_client, path, run_name="failing", provider=Provider.ANTHROPIC)
     report = await job.result()
+    assert (
+        figures_of(report).saved_usd == await batch_costs(skipping_client) - figures_of(await whole.report()).saved_usd
+    )
     assert (completed.count(LAST), len({*completed})) == (2, LAST + 1)
     assert statistics_of(report).looked_at == looked_at
     assert await sessions_of(skipping_client, job) == await sessions_of(skipping_client, whole)
-    await check_books(skipping_client, simulator, Provider.OPENAI, path.parent)
+    await check_books(skipping_client, simulator, Provider.ANTHROPIC, path.parent)
 
 
 async def test_what_is_looked_at_in_two_batches_is_counted_once(
@@ -355,6 +359,7 @@ async def test_a_run_that_is_reset_counts_the_same(
     assert again.statistics is not None
     first = statistics_of(report)
     assert (again.statistics.looked_at, again.statistics.reassigned) == (first.looked_at, first.reassigned)
+    assert again.statistics.batch == first.batch
     await check_books(client, simulator, Provider.OPENAI, path.parent)
 
 
