@@ -268,15 +268,13 @@ class PaidSubmissions:
         failure = Failure("NotSent", "the batch was not sent", Billed.NO, trips_breaker=False)
         if found.state in ("sent", "sending"):
             failure = await self._read_results(found, reading, give_up=give_up)
-        elif found.state == "refused":
-            reading.problem = found.problem
         await self._end_open(found, failure)
-        if found.state != "refused":
-            await self._change(found, state="ended")
+        if found.state not in ("refused", "ended"):
+            found = await self._change(found, state="ended", **reading.figures)
         of_submission = {"workspace_id": workspace_id, "submission_id": submission_id}
         answered = await self._persist(partial(submissions.attempts_in, state="settled", **of_submission))
         left_over = len(known) - len(answered)
-        return SettledLines(len(answered), left_over, reading.odd_lines, reading.saved_usd, reading.problem)
+        return SettledLines(len(answered), left_over, found.odd_lines, found.saved_usd, found.problem)
 
     async def _read_results(self, submission: Submission, reading: "_Reading", *, give_up: bool) -> Failure:
         """End each line that has a result. Returns how the others failed.
@@ -439,6 +437,11 @@ class _Reading:
     def __init__(self, known: set[UUID]) -> None:
         self._left, self._known = set(known), known
         self.odd_lines, self.saved_usd, self.problem = 0, Decimal(0), ""
+
+    @property
+    def figures(self) -> dict[str, object]:
+        """As columns of the submission."""
+        return {"odd_lines": self.odd_lines, "saved_usd": self.saved_usd, "problem": self.problem}
 
     def take(self, result: LineResult) -> UUID | None:
         """The attempt that a result is for. None for a line that is unknown, comes again or cannot be read."""

@@ -10,6 +10,7 @@ from activities.auto_analyze.labelling import (
     charge_of,
     logical_fingerprint,
 )
+from activities.auto_analyze.reassigning import answered_in_batches
 from activities.boundary import without_boundary
 from activities.paid_submissions import Asked
 from parley.domain.auto_analyze.contract import (
@@ -20,13 +21,12 @@ from parley.domain.auto_analyze.contract import (
     ReassignStep,
 )
 from parley.domain.auto_analyze.submissions import SubmissionStep, Submit
-from parley.domain.errors import NotFound
 from parley.domain.requests import Provider, Request
 from parley.domain.requests import fingerprint as fingerprint_of
-from parley.storage import paid_requests, reassignments, submissions
+from parley.storage import reassignments, submissions
 from parley.storage.auto_analyze import OpenBatch
 from parley.storage.database import Database
-from parley.storage.ledger import Charge, OnReply, Settled
+from parley.storage.ledger import Charge, OnReply
 
 AT_ONCE = 200
 T = TypeVar("T")
@@ -54,30 +54,6 @@ class PostponedRequests:
         on_reply: OnReply | None = None,  # noqa: ARG002 - the step that takes the reply has its own
     ) -> NoReturn:
         raise Postponed(charge, request, fingerprint or fingerprint_of(request))
-
-
-class AnsweredRequests:
-    """In the place of `PaidCalls`: a step takes the replies that are there, and ends at a request without one."""
-
-    def __init__(self, database: Database, paid_calls: PaidRequests) -> None:
-        self._database, self._paid_calls = database, paid_calls
-
-    async def make(
-        self,
-        charge: Charge,
-        request: Request,
-        provider: Provider,
-        model: str,
-        *,
-        fingerprint: str | None = None,
-        on_reply: OnReply | None = None,
-    ) -> Settled:
-        try:
-            async with self._database.reads() as tx:
-                await paid_requests.journaled(tx, charge.workspace_id, charge.request_id)
-        except NotFound:
-            raise Postponed(charge, request, fingerprint or fingerprint_of(request)) from None
-        return await self._paid_calls.make(charge, request, provider, model, fingerprint=fingerprint, on_reply=on_reply)
 
 
 class BatchedRequests(Protocol):
@@ -143,7 +119,7 @@ class LookRequests:
 
     def __init__(self, database: Database, paid_calls: PaidRequests, limits: Callable[[Provider], float]) -> None:
         self._database = database
-        self._labelling = LabellingActivities(database, AnsweredRequests(database, paid_calls), limits)
+        self._labelling = LabellingActivities(database, paid_calls, limits)
 
     async def asked(self, step: Submit) -> AsyncIterator[tuple[int, Sequence[Asked]]]:
         """A batch without a session in doubt is done."""
@@ -169,20 +145,27 @@ class LookRequests:
             )
 
     async def take(self, step: SubmissionStep) -> dict[str, Any]:
-        """A batch of which another request has no reply yet is left for later, with the replies that it has.
-
-        Those that are done are among them: a step that is repeated counts the same.
-        """
+        """The replies of batches that are done are among them: a step that is repeated counts the same."""
         workspace_id = step.job.input.workspace_id
         read = partial(submissions.answered_steps, workspace_id=workspace_id, submission_id=step.submission_id)
         total = ReassignOutcome()
         async for number in _pages(self._database, read, int, after=-1):
-            try:
-                outcome = await without_boundary(LabellingActivities.reassign)(self._labelling, _reassign(step, number))
-            except Postponed:
-                continue
-            total = total.plus(outcome)
+            total = total.plus(await self._take(step, number))
         return {"second_look": total}
+
+    async def _take(self, step: SubmissionStep, number: int) -> ReassignOutcome:
+        """Use the replies of a submission for a batch of sessions, which is done if no request of it is left."""
+        reassign = _reassign(step, number)
+        looks = await self._labelling.looks(reassign)
+        answered = await answered_in_batches(self._database, step.job, [look.step for look in looks])
+        total = ReassignOutcome()
+        for look in looks:
+            if answered.get(look.step) == step.submission_id:
+                total = total.plus(await self._labelling.look(reassign, look))
+        if len(answered) == len(looks):
+            async with self._database.transaction() as tx:
+                await reassignments.complete(tx, step.job.input.workspace_id, step.job.job_key, number)
+        return total
 
 
 def _reassign(step: SubmissionStep, number: int) -> ReassignStep:

@@ -11,7 +11,7 @@ from temporalio import activity
 
 from activities.auto_analyze.evidence import comparison, store_merges
 from activities.auto_analyze.known_labels import Behind, KnownLabels
-from activities.auto_analyze.reassigning import KnownChoices, doubts_at_once, doubts_of
+from activities.auto_analyze.reassigning import KnownChoices, answered_in_batches, doubts_at_once, doubts_of
 from activities.auto_analyze.runs import keep_labels, outcome_of
 from activities.boundary import boundary
 from parley.domain.auto_analyze.batching import (
@@ -238,9 +238,9 @@ class LabellingActivities:
         if narrower(model, step.sized_for):
             return ReassignOutcome(too_long_for=model)
         total = ReassignOutcome()
-        for look in await self.looks(step):
+        for look in await self._looks_left(step):
             try:
-                total = total.plus(await self._look(step, look))
+                total = total.plus(await self.look(step, look))
             except ContextTooLong:
                 if step.sized_for == UNKNOWN_MODEL:
                     raise
@@ -262,7 +262,13 @@ class LabellingActivities:
             found.append(Look(step.request_step(number), named, request))
         return found
 
-    async def _look(self, step: ReassignStep, look: Look) -> ReassignOutcome:
+    async def _looks_left(self, step: ReassignStep) -> list[Look]:
+        """Without those that a batch has answered: they were stored and counted as it was settled."""
+        looks = await self.looks(step)
+        answered = await answered_in_batches(self._database, step.job, [look.step for look in looks])
+        return [look for look in looks if look.step not in answered]
+
+    async def look(self, step: ReassignStep, look: Look) -> ReassignOutcome:
         """Make one of these requests, and store what it gives."""
         logical = logical_fingerprint(step.job, look.step)
         reply, usage, _ = await self._request(step.job, step.candidate, look.step, look.request, logical=logical)

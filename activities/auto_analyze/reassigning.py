@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from uuid import UUID
 
 from temporalio import activity
 
@@ -13,7 +14,8 @@ from parley.domain.auto_analyze.evidence import SAMPLED_SESSIONS, LabelEvidence,
 from parley.domain.auto_analyze.reassigning import Choices, Doubt, Labelled, parts
 from parley.domain.capabilities import window
 from parley.domain.chat import ChatMessage
-from parley.storage import reassignments
+from parley.domain.requests import request_id
+from parley.storage import reassignments, submissions
 from parley.storage.database import Database
 from parley.storage.reassignments import LabelledSession
 
@@ -76,6 +78,16 @@ async def doubts_of(database: Database, step: ReassignStep, choices: Choices) ->
 def _doubts(sessions: Sequence[LabelledSession], choices: Choices) -> dict[int, Doubt]:
     found = {session.ordinal: choices.doubt(_labelled(session)) for session in sessions}
     return {ordinal: doubt for ordinal, doubt in found.items() if doubt is not None}
+
+
+async def answered_in_batches(database: Database, job: Job, steps: Sequence[str]) -> dict[str, UUID]:
+    """The submissions that have answered requests of a run, by the steps of these requests."""
+    if job.input.processing != "batch":
+        return {}
+    named = {request_id(job.job_key, step): step for step in steps}
+    async with database.reads() as tx:
+        found = await submissions.answering(tx, job.input.workspace_id, list(named))
+    return {named[request]: submission for request, submission in found.items()}
 
 
 def doubts_at_once(

@@ -57,7 +57,8 @@ class SubmittingActivities:
         if found.state == "claiming":
             found = await self._send(step, found)
         lines = await self._count(found)
-        return Submitted(lines=lines, next_step=found.next_step, refused=found.problem)
+        refused = found.problem if found.state == "refused" else ""
+        return Submitted(lines=lines, next_step=found.next_step, refused=refused)
 
     @activity.defn(name="auto_analyze.poll_submission")
     @boundary

@@ -24,7 +24,8 @@ class LabelledSession(NamedTuple):
 async def plan(tx: AsyncSession, workspace_id: str, job_key: str, size: int) -> int:
     """Put the sessions that a model labelled into batches of `size`, those with one intent together.
 
-    Copies are in none: they get what their originals get. Idempotent. Returns the number of batches.
+    Copies are in none: they get what their originals get. Idempotent; a run that is reset looks at all batches again,
+    from the replies that it has. Returns the number of batches.
     """
     place = func.row_number().over(order_by=(col(AutoSession.canonical_intent), col(AutoSession.ordinal)))
     ordered = (
@@ -43,7 +44,9 @@ async def plan(tx: AsyncSession, workspace_id: str, job_key: str, size: int) -> 
     ).group_by(ordered.c.number)
     columns = ("workspace_id", "job_key", "number", "ordinals")
     connection = await tx.connection()
-    await connection.execute(insert(AutoReassignment).from_select(columns, batches).on_conflict_do_nothing())
+    planned = insert(AutoReassignment).from_select(columns, batches)
+    again = planned.on_conflict_do_update(index_elements=columns[:3], set_={"is_done": False})
+    await connection.execute(again)
     count = select(func.count()).where(
         col(AutoReassignment.workspace_id) == workspace_id, col(AutoReassignment.job_key) == job_key
     )

@@ -1,5 +1,6 @@
 """Submissions of a job's paid requests to a provider's batch API, and the attempts that each of them has."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -102,6 +103,17 @@ async def answered_steps(
         .where(col(SubmissionLine.step) > after)
     )
     return list((await tx.execute(query.order_by(col(SubmissionLine.step)).limit(limit))).scalars())
+
+
+async def answering(tx: AsyncSession, workspace_id: str, request_ids: Sequence[str]) -> dict[str, UUID]:
+    """The submissions that have answered requests, by request. Those that none has answered are left out."""
+    query = (
+        select(col(Attempt.request_id), col(SubmissionLine.submission_id))
+        .join(SubmissionLine, col(SubmissionLine.attempt_id) == col(Attempt.id))
+        .where(col(Attempt.workspace_id) == workspace_id, col(SubmissionLine.workspace_id) == workspace_id)
+        .where(col(Attempt.request_id).in_(request_ids), col(Attempt.state) == "settled")
+    )
+    return {row[0]: row[1] for row in (await tx.execute(query)).all()}
 
 
 async def open_batches(tx: AsyncSession, workspace_id: str, job_key: str, *, after: int, limit: int) -> list[OpenBatch]:

@@ -213,7 +213,8 @@ class Submission(SQLModel, table=True):
     state: `claiming` while requests are reserved for it, `sending` while it is unknown whether the provider has it,
     then `sent`; `refused` if the provider does not take it, `ended` once all of its attempts have ended.
     vendor_id: the provider's id of it. next_step: the first step of the job after those that are in it; None: it has
-    the last one. problem: why it was refused. sent_at: not later than the request that sent it.
+    the last one. problem: why it was refused, or not answered as a whole. sent_at: not later than the request that sent
+    it. saved_usd, odd_lines: of its results, once it has ended.
     """
 
     __tablename__ = "submissions"
@@ -231,6 +232,8 @@ class Submission(SQLModel, table=True):
     next_step: int | None = None
     problem: str = ""
     sent_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+    saved_usd: Decimal = Field(default=Decimal(0), sa_type=USD)
+    odd_lines: int = 0
 
 
 class SubmissionLine(SQLModel, table=True):

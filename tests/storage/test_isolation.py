@@ -380,6 +380,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         lambda tx, _: submissions.answered_steps(tx, THEIRS, SUBMISSION, after=-1, limit=9),
         [],
     ),
+    "submissions.answering": (lambda tx, _: submissions.answering(tx, THEIRS, ["a/coaching"]), {}),
     "submissions.answered_batches": (
         lambda tx, _: submissions.answered_batches(tx, THEIRS, JOB, SUBMISSION, after=-1, limit=9),
         [],

@@ -305,6 +305,30 @@ async def test_finishing_waits_half_an_hour_for_the_provider(
 
 
 @pytest.mark.usefixtures("worker")
+async def test_replies_that_cannot_be_read_at_once_are_not_given_up(
+    client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time to wait for the end is over, for example because no worker ran, and the batch has ended meanwhile."""
+    monkeypatch.setattr(processing, "SHORTEST_PAUSE", timedelta(seconds=0.2))
+    monkeypatch.setattr(processing, "CANCEL_WITHIN", timedelta(0))
+    results, read = OpenAIBatches.results, list[str]()
+
+    async def fail_at_first(api: OpenAIBatches, vendor_id: str) -> AsyncGenerator[LineResult]:
+        read.append(vendor_id)
+        if len(read) == 1:
+            raise ProviderUnavailable("openai", "it does not answer", billed=Billed.NO)
+        async for result in results(api, vendor_id):
+            yield result
+
+    monkeypatch.setattr(OpenAIBatches, "results", fail_at_first)
+    job = await half_answered(client, path, simulator)
+    await job.finish()
+    report = await asyncio.wait_for(job.result(), 60)
+    assert (len(read), figures_of(report).answered) == (2, LINES // 2)
+    await check_books(client, simulator, Provider.OPENAI, path.parent)
+
+
+@pytest.mark.usefixtures("worker")
 async def test_finishing_cancels_the_batch_and_keeps_what_is_answered(
     client: Client, path: Path, simulator: SimulatorAdmin
 ) -> None:

@@ -1,6 +1,8 @@
 """The second look of a run with batches: half price, hours of waiting, and what a batch leaves one by one."""
 
 import asyncio
+import json
+from collections.abc import AsyncGenerator
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -12,16 +14,21 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 from temporalio import workflow
 
+from activities.auto_analyze import runs
 from parley import AutoAnalyzeHandle, Client, JobFailed
-from parley.domain.auto_analyze.contract import DiscoveryTerms, Phase
+from parley.domain.auto_analyze.contract import AutoAnalyzeResult, DiscoveryTerms, Phase
+from parley.domain.errors import Billed, NotFound, ProviderUnavailable
 from parley.domain.requests import Provider
-from parley.storage import reassignments
+from parley.providers.batch_api import Limits, LineResult
+from parley.providers.openai_batches import OpenAIBatches
+from parley.storage import paid_requests, reassignments
 from parley.storage.tables import Attempt, SubmissionLine
-from tests.parts import SimulatorAdmin
+from tests.parts import SimulatorAdmin, reset_to_start
 from tests.workflows.test_auto_analyze import path, sessions_of, start
 from tests.workflows.test_auto_analyze_control import held
 from tests.workflows.test_auto_analyze_limits import statistics_of
 from tests.workflows.test_batch_processing import (
+    ATTEMPTS,
     DAY,
     VENDORS,
     batch_costs,
@@ -125,7 +132,8 @@ async def test_what_a_batch_leaves_is_asked_one_by_one(
 async def test_a_worker_that_fails_as_it_takes_replies_counts_each_once(
     skipping_client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = await started(skipping_client, path, run_name="whole")
+    """The reply to each line saves half of its price, which is what it costs."""
+    whole = await started(skipping_client, path, run_name="whole", provider=Provider.ANTHROPIC)
     looked_at = statistics_of(await whole.result()).looked_at
     complete, completed = reassignments.complete, list[int]()
 
@@ -136,11 +144,37 @@ async def test_a_worker_that_fails_as_it_takes_replies_counts_each_once(
         await complete(tx, workspace_id, job_key, number)
 
     monkeypatch.setattr(reassignments, "complete", fails_once)
-    job = await started(skipping_client, path, run_name="failing")
+    job = await started(skipping_client, path, run_name="failing", provider=Provider.ANTHROPIC)
     report = await job.result()
+    assert (
+        figures_of(report).saved_usd == await batch_costs(skipping_client) - figures_of(await whole.report()).saved_usd
+    )
     assert (completed.count(LAST), len({*completed})) == (2, LAST + 1)
     assert statistics_of(report).looked_at == looked_at
     assert await sessions_of(skipping_client, job) == await sessions_of(skipping_client, whole)
+    await check_books(skipping_client, simulator, Provider.ANTHROPIC, path.parent)
+
+
+async def test_what_is_looked_at_in_two_batches_is_counted_once(
+    skipping_client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one is settled after the second one, since its results are cut."""
+    whole = await (await started(skipping_client, path, run_name="whole")).result()
+    monkeypatch.setattr(OpenAIBatches, "limits", Limits(lines=2, bytes=1_000_000))
+    results, read = OpenAIBatches.results, list[str]()
+
+    async def cut_results(api: OpenAIBatches, vendor_id: str) -> AsyncGenerator[LineResult]:
+        read.append(vendor_id)
+        async for result in results(api, vendor_id):
+            yield result
+        if vendor_id == read[0] and read.count(vendor_id) <= ATTEMPTS:
+            raise ProviderUnavailable("openai", "the results are cut", billed=Billed.NO)
+
+    monkeypatch.setattr(OpenAIBatches, "results", cut_results)
+    report = await (await started(skipping_client, path, run_name="cut")).result()
+    assert (read.count(read[0]), len({*read})) == (ATTEMPTS + 1, 2)
+    assert figures_of(report).answered == figures_of(whole).answered
+    assert statistics_of(report).looked_at == statistics_of(whole).looked_at
     await check_books(skipping_client, simulator, Provider.OPENAI, path.parent)
 
 
@@ -202,6 +236,19 @@ async def test_the_budget_cuts_it_into_several_batches(
     await check_books(client, simulator, Provider.OPENAI, path.parent)
 
 
+async def decisions_of(client: Client) -> int:
+    """Of how many sessions the replies of the second look decide."""
+    decided = 0
+    for name in await requests_of(client, "reassignment"):
+        async with client.database.reads() as tx:
+            try:
+                _, reply, *_ = await paid_requests.journaled(tx, client.workspace_id, name)
+            except NotFound:
+                continue
+        decided += len(json.loads(reply["text"])["sessions"])
+    return decided
+
+
 async def half_answered(client: Client, path: Path, simulator: SimulatorAdmin, **terms: Any) -> AutoAnalyzeHandle:
     """A run whose second look is in a batch that ends, when it is cancelled, with half of its answers."""
     await simulator.post("batches", seconds=DAY)
@@ -214,8 +261,10 @@ async def half_answered(client: Client, path: Path, simulator: SimulatorAdmin, *
 
 @pytest.mark.usefixtures("worker")
 async def test_finishing_cancels_the_batch_and_applies_what_is_answered(
-    client: Client, path: Path, simulator: SimulatorAdmin
+    client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A part of what is to be looked at together is answered."""
+    monkeypatch.setattr(runs, "SESSIONS_AT_ONCE", COUNT)
     job = await half_answered(client, path, simulator)
     await job.finish()
     report = await job.result()
@@ -223,7 +272,7 @@ async def test_finishing_cancels_the_batch_and_applies_what_is_answered(
     assert (report.status, statistics.labelled, figures.answered) == ("completed", COUNT, figures.submitted // 2)
     assert len(await requests_of(client, "reassignment")) == figures.submitted
     assert statistics.reassigned == len(changed(await sessions_of(client, job)))
-    assert statistics.looked_at > 0
+    assert statistics.looked_at == await decisions_of(client) > 0
     assert "auto_analyze.reassign" not in await history_of(client, job)
     await check_books(client, simulator, Provider.OPENAI, path.parent)
 
@@ -294,6 +343,23 @@ async def test_the_next_segment_goes_on_with_the_open_batch_and_its_leftovers(
     assert statistics_of(report).looked_at == statistics_of(whole).looked_at
     assert statistics_of(report).reassigned == statistics_of(whole).reassigned
     assert figures_of(report).left_over > 0
+    await check_books(client, simulator, Provider.OPENAI, path.parent)
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_run_that_is_reset_counts_the_same(
+    client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing, "SHORTEST_PAUSE", timedelta(seconds=0.2))
+    await simulator.fault("batch_half")
+    job = await started(client, path)
+    report = await job.result()
+    assert figures_of(report).left_over > 0
+    again = await (await reset_to_start(client.temporal, job.id, AutoAnalyzeResult)).result()
+    assert again.statistics is not None
+    first = statistics_of(report)
+    assert (again.statistics.looked_at, again.statistics.reassigned) == (first.looked_at, first.reassigned)
+    assert again.statistics.batch == first.batch
     await check_books(client, simulator, Provider.OPENAI, path.parent)
 
 

@@ -72,7 +72,8 @@ class BatchProcessing:
             if numbers:
                 await workflow.sleep(SHORTEST_PAUSE)
         for number in numbers:
-            await self._settle(number, give_up=True)
+            if not await self._settle(number, give_up=False):
+                await self._settle(number, give_up=True)
 
     async def _has_stopped(self, number: int) -> bool:
         polled = await self._poll(number, cancel=True)
@@ -138,11 +139,15 @@ class BatchProcessing:
         polled = await self._poll(one.number, cancel=cancels)
         if polled is not None:
             self._state.show_submission(one.number, polled.processed)
-        give_up = one.cancelled_at is not None and workflow.now() - one.cancelled_at > CANCEL_WITHIN
-        if give_up or (polled is not None and polled.state == "ended"):
-            await self._settle(one.number, give_up=give_up)
-            if self._state.submissions.purpose == "labels":
-                await show_progress(self._job, self._state)
+        if await self._is_settled(one, polled) and self._state.submissions.purpose == "labels":
+            await show_progress(self._job, self._state)
+
+    async def _is_settled(self, one: OpenSubmission, polled: PolledSubmission | None) -> bool:
+        """Settle a submission that has ended; else give it up if that is late. Returns whether it is settled."""
+        if polled is not None and polled.state == "ended" and await self._settle(one.number, give_up=False):
+            return True
+        is_late = one.cancelled_at is not None and workflow.now() - one.cancelled_at > CANCEL_WITHIN
+        return is_late and await self._settle(one.number, give_up=True)
 
     async def _poll(self, number: int, *, cancel: bool) -> PolledSubmission | None:
         """How far the provider is; None while it does not say."""

@@ -103,7 +103,7 @@ def test_another_word_stays_as_it_is(word: str):
     assert [*Spelling([*USUAL, *USUAL, word]).terms(word)] == [*terms(word)]
 
 
-def test_a_word_of_several_texts_is_no_slip():
+def test_a_word_of_several_texts_stays_as_it_is():
     assert [*Spelling([*USUAL, "acrd", "acrd too"]).terms("acrd")] == ["acrd"]
 
 
