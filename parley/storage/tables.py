@@ -535,8 +535,8 @@ class AutoSession(SQLModel, table=True):
 class AutoBatch(SQLModel, table=True):
     """A batch of a run: the sessions from the ordinal `start` on that one stream labels in one round.
 
-    `stream`: which stream labels it; None while none has taken it, where streams take what is next. The lowest round
-    with a batch that is not labelled is how far all streams have come.
+    `stream`: which stream labels it; None while none has taken it. The lowest round with a batch that is not labelled
+    is how far all streams have come.
     """
 
     __tablename__ = "auto_batches"
