@@ -87,10 +87,14 @@ class Run:
         return job
 
     async def differing(self, one: AutoAnalyzeHandle, other: AutoAnalyzeHandle) -> int:
-        """How many sessions have other labels in the other run, or none."""
+        """How many sessions have another result in the other run, beside the stream that labelled them, or none."""
         client = self._scene.place.client
         first, second = [
-            {label.session_id: label async for label in client.labelled_sessions(job.id)} for job in (one, other)
+            {
+                found.session_id: found.model_copy(update={"stream": None})
+                async for found in client.labelled_sessions(job.id)
+            }
+            for job in (one, other)
         ]
         return sum(first[name] != second.get(name) for name in first) + abs(self._sessions - len(first))
 

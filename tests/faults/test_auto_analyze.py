@@ -12,6 +12,7 @@ from parley.domain.auto_analyze.contract import DiscoveryTerms
 from starter.embedded import Addresses
 from tests.faults.scene import Scene, scene
 from tests.parts import SAMPLES
+from tests.workflows.test_auto_analyze import results_of
 
 STREAMS = 4
 SESSIONS = 72
@@ -61,9 +62,6 @@ async def test_a_run_that_is_killed_halfway_accounts_for_every_session(
                 discovery=discovery,
             )
 
-        async def labels(job_id: str) -> list[object]:
-            return [session.model_dump() async for session in place.client.labelled_sessions(job_id)]
-
         worker = await place.start_worker()
         undisturbed = await start("undisturbed")
         await undisturbed.result()
@@ -80,7 +78,7 @@ async def test_a_run_that_is_killed_halfway_accounts_for_every_session(
         assert report.statistics is not None
         assert (report.statistics.labelled, report.statistics.fallbacks) == (len(lines), 0)
         if max_staleness is not None and then_streams is None:
-            assert await labels(job.id) == await labels(undisturbed.id)
+            assert await results_of(place.client, job) == await results_of(place.client, undisturbed)
         states = await place.attempts()
         billed = await place.simulator.billed()
         assert 0 <= len(billed) - states.count("settled") <= states.count("lost") <= STREAMS
