@@ -49,6 +49,14 @@ COUNT = 60
 # The first 8 of the 60 sessions are the discovery, and a batch of sessions has 4.
 LINES = 13
 DAY = 86_400
+# Faults of a batch that leave requests to be asked one by one.
+FAULTS = [
+    (Provider.OPENAI, "batch_rejected"),
+    (Provider.ANTHROPIC, "batch_rejected"),
+    (Provider.OPENAI, "batch_expired"),
+    (Provider.ANTHROPIC, "batch_half"),
+    (Provider.OPENAI, "batch_odd_lines"),
+]
 # After so many a step on a batch gives up.
 ATTEMPTS = SUBMISSION_STEP["retry_policy"].maximum_attempts
 
@@ -135,16 +143,7 @@ async def test_a_batch_that_takes_hours_leaves_a_short_history(
     assert 1 < activities.count("auto_analyze.poll_submission") < 170
 
 
-@pytest.mark.parametrize(
-    ("provider", "fault"),
-    [
-        (Provider.OPENAI, "batch_rejected"),
-        (Provider.ANTHROPIC, "batch_rejected"),
-        (Provider.OPENAI, "batch_expired"),
-        (Provider.ANTHROPIC, "batch_half"),
-        (Provider.OPENAI, "batch_odd_lines"),
-    ],
-)
+@pytest.mark.parametrize(("provider", "fault"), FAULTS)
 async def test_what_a_batch_leaves_is_asked_one_by_one(
     skipping_client: Client, path: Path, simulator: SimulatorAdmin, provider: Provider, fault: str
 ) -> None:

@@ -30,6 +30,7 @@ from tests.workflows.test_auto_analyze_limits import statistics_of
 from tests.workflows.test_batch_processing import (
     ATTEMPTS,
     DAY,
+    FAULTS,
     VENDORS,
     batch_costs,
     check_books,
@@ -101,16 +102,7 @@ async def test_it_follows_the_batches_of_the_streams(
     await check_books(skipping_client, simulator, Provider.OPENAI, path.parent)
 
 
-@pytest.mark.parametrize(
-    ("provider", "fault"),
-    [
-        (Provider.OPENAI, "batch_rejected"),
-        (Provider.ANTHROPIC, "batch_rejected"),
-        (Provider.OPENAI, "batch_expired"),
-        (Provider.ANTHROPIC, "batch_half"),
-        (Provider.OPENAI, "batch_odd_lines"),
-    ],
-)
+@pytest.mark.parametrize(("provider", "fault"), FAULTS)
 async def test_what_a_batch_leaves_is_asked_one_by_one(
     skipping_client: Client, path: Path, simulator: SimulatorAdmin, provider: Provider, fault: str
 ) -> None:
