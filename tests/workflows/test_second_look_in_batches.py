@@ -46,8 +46,8 @@ __all__ = ["path"]
 COUNT = 120
 # All sessions are the discovery, so that the second look alone asks in batches.
 ALL = DiscoveryTerms(min_sessions=COUNT, max_sessions=COUNT)
-# The second look has three batches of 40 sessions.
-LAST = 2
+# The second look has two batches, of 80 and 40 sessions.
+LAST = 1
 ONE_BY_ONE = "requests of a batch are asked one by one"
 
 
