@@ -100,13 +100,12 @@ class LabelRequests:
         self, labelling: LabellingActivities, step: SubmissionStep, batch: OpenBatch
     ) -> ClassifyOutcome:
         """The step by which a stream labels the batch."""
-        streams = step.job.input.streams
         classify = ClassifyStep(
             job=step.job,
             candidate=step.candidate,
             phase=Phase.PARALLEL,
             round=batch.round,
-            stream=batch.stream or batch.number % streams + 1,
+            stream=batch.stream_of(step.job.input.streams),
             ends=batch.number,
             ordinals=tuple(range(batch.start, batch.start + batch.count)),
             sized_for=step.candidate.model,

@@ -346,9 +346,7 @@ def outcome_of(step: BatchStep, labelled: int, stored: Stored) -> ClassifyOutcom
 
 
 def _batch(row: OpenBatch, streams: int) -> Batch:
-    """The batch. One that no stream has taken is that of the stream that would have it in its round."""
-    stream = row.stream or row.number % streams + 1
-    return Batch(number=row.number, round=row.round, stream=stream, start=row.start, count=row.count)
+    return Batch(number=row.number, round=row.round, stream=row.stream_of(streams), start=row.start, count=row.count)
 
 
 def _row(job: Job) -> AutoRun:

@@ -116,6 +116,10 @@ class OpenBatch:
     start: int
     count: int
 
+    def stream_of(self, streams: int) -> int:
+        """Its stream. One that none of the streams has taken is that of its place in its round."""
+        return self.stream or self.number % streams + 1
+
 
 class Begun(NamedTuple):
     """The rounds that have begun: the last one, how many batches they have, and the ordinal after their sessions."""

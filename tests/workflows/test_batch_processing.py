@@ -303,6 +303,21 @@ async def test_finishing_waits_half_an_hour_for_the_provider(
     assert await client.audit() == []
 
 
+def unreadable_at_first(monkeypatch: pytest.MonkeyPatch, times: int) -> list[str]:
+    """Let so many tries to read the results of a batch fail. Returns the batches of all tries, as they are made."""
+    results, read = OpenAIBatches.results, list[str]()
+
+    async def later(api: OpenAIBatches, vendor_id: str) -> AsyncGenerator[LineResult]:
+        read.append(vendor_id)
+        if len(read) <= times:
+            raise ProviderUnavailable("openai", "the file cannot be read now", billed=Billed.NO)
+        async for result in results(api, vendor_id):
+            yield result
+
+    monkeypatch.setattr(OpenAIBatches, "results", later)
+    return read
+
+
 @pytest.mark.usefixtures("worker")
 async def test_replies_that_cannot_be_read_at_once_are_not_given_up(
     client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
@@ -310,16 +325,7 @@ async def test_replies_that_cannot_be_read_at_once_are_not_given_up(
     """The time to wait for the end is over, for example because no worker ran, and the batch has ended meanwhile."""
     monkeypatch.setattr(processing, "SHORTEST_PAUSE", timedelta(seconds=0.2))
     monkeypatch.setattr(processing, "CANCEL_WITHIN", timedelta(0))
-    results, read = OpenAIBatches.results, list[str]()
-
-    async def fail_at_first(api: OpenAIBatches, vendor_id: str) -> AsyncGenerator[LineResult]:
-        read.append(vendor_id)
-        if len(read) == 1:
-            raise ProviderUnavailable("openai", "it does not answer", billed=Billed.NO)
-        async for result in results(api, vendor_id):
-            yield result
-
-    monkeypatch.setattr(OpenAIBatches, "results", fail_at_first)
+    read = unreadable_at_first(monkeypatch, 1)
     job = await half_answered(client, path, simulator)
     await job.finish()
     report = await asyncio.wait_for(job.result(), 60)
@@ -360,15 +366,7 @@ async def test_a_cancelled_run_takes_the_replies_as_soon_as_the_provider_gives_t
     client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processing, "SHORTEST_PAUSE", timedelta(seconds=0.2))
-    results, tries = OpenAIBatches.results, iter(range(100))
-
-    async def later(api: OpenAIBatches, vendor_id: str) -> AsyncGenerator[LineResult]:
-        if next(tries) < ATTEMPTS:
-            raise ProviderUnavailable("openai", "the file cannot be read now", billed=Billed.NO)
-        async for result in results(api, vendor_id):
-            yield result
-
-    monkeypatch.setattr(OpenAIBatches, "results", later)
+    unreadable_at_first(monkeypatch, ATTEMPTS)
     job = await half_answered(client, path, simulator)
     await job.cancel()
     with pytest.raises(JobFailed):
