@@ -12,11 +12,11 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.logs import step_logger
-from parley.domain.errors import ParleyError, ProviderError, ReplyLost, Unreachable
+from parley.domain.errors import ParleyError, ProviderError
 from parley.domain.text import shorten
+from parley.storage.database import retry_while_unreachable
 
 HEARTBEAT_SECONDS = 2.0
-RECONNECT_SECONDS = 0.5
 # A long error message could exceed the size limit of a history event.
 ERROR_CHARACTERS = 1000
 
@@ -75,30 +75,6 @@ def _retry_seconds(running: activity.Info) -> float:
     """
     limit = running.start_to_close_timeout
     return 0 if limit is None or running.is_local else limit.total_seconds() / 2
-
-
-async def retry_while_unreachable(work: Callable[[], Awaitable[R]], *, seconds: float) -> R:
-    """Retry while the database is unreachable, for so many seconds, unless a retry could pay twice.
-
-    Raises:
-        Unreachable: it was unreachable for longer, or the task was cancelled.
-        ReplyLost: a paid reply could not be stored; a retry would pay again.
-    """
-    clock = asyncio.get_running_loop()
-    deadline = clock.time() + seconds
-    while True:
-        try:
-            return await work()
-        except Unreachable as error:
-            if isinstance(error, ReplyLost) or _is_cancelled() or clock.time() > deadline:
-                raise
-            log.warning("waiting for the database: %s", error)
-        await asyncio.sleep(RECONNECT_SECONDS)
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 async def _heartbeat() -> None:

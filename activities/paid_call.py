@@ -21,7 +21,6 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from activities.boundary import RECONNECT_SECONDS, retry_while_unreachable
 from activities.failpoints import Failpoints, Point
 from activities.logs import step_logger
 from activities.metrics import Metrics
@@ -61,7 +60,7 @@ from parley.providers.registry import Providers
 from parley.settings import Settings
 from parley.storage import energy, generations, ledger, paid_requests
 from parley.storage.breaker import BreakerTerms
-from parley.storage.database import Database
+from parley.storage.database import Database, retry_while_unreachable
 from parley.storage.ledger import (
     Charge,
     Claim,
@@ -80,7 +79,7 @@ from parley.storage.spool import Outcome, Spool, SpooledAttempt, SpoolFile
 
 LEASE_POLL_SECONDS = 0.5
 # How long the listing of stored replies may take before the call is made instead.
-LISTING_SECONDS = 5.0
+LISTING_SECONDS, LISTING_POLL_SECONDS = 5.0, 0.5
 PING_SECONDS = 10.0
 # The failpoint that a stream reaches after so many deltas.
 STREAM_POINTS: dict[int, Point] = {1: "first_token", 5: "mid_text"}
@@ -602,7 +601,7 @@ class PaidCalls:
                 return None
             if reply is not None or asyncio.get_running_loop().time() > deadline:
                 return reply
-            await asyncio.sleep(RECONNECT_SECONDS)
+            await asyncio.sleep(LISTING_POLL_SECONDS)
 
     async def _call(self, work: _Work, attempt_id: UUID) -> Reply:
         """One call within the timeout. An error that no adapter expects is an outage that may have been billed."""

@@ -17,7 +17,6 @@ from uuid import UUID, uuid5
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from activities.boundary import retry_while_unreachable
 from activities.failpoints import Failpoints
 from activities.logs import step_logger
 from activities.metrics import Metrics
@@ -31,7 +30,7 @@ from parley.providers.registry import Providers
 from parley.settings import Settings
 from parley.storage import ledger, paid_requests, submissions
 from parley.storage.breaker import BreakerTerms
-from parley.storage.database import Database
+from parley.storage.database import Database, retry_while_unreachable
 from parley.storage.ledger import Charge, Claim, Failure, Granted, Offer, Settlement, Terms
 from parley.storage.tables import Submission, SubmissionLine, utc_now
 

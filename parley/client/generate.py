@@ -31,17 +31,19 @@ from parley.domain.generate.contract import (
 from parley.domain.generate.prompts import template
 from parley.domain.generate.replies import read_answer
 from parley.domain.json_check import check_schema, check_tools
-from parley.domain.requests import Asked, Message, Provider, Tool, ToolChoice
+from parley.domain.requests import Asked, ChatReply, Message, Provider, Tool, ToolChoice
 from parley.domain.streaming import StreamTarget
 from parley.settings import Settings
 from parley.storage import generations
-from parley.storage.database import Database
+from parley.storage.database import Database, retry_while_unreachable
 
 Messages = str | Sequence[Message | Mapping[str, Any]]
 """A text, which is one message of the user, or messages with a `role` and a `content`: see `Message`."""
 
 FINGERPRINT, USER, ACTION = "fingerprint", "user", "action"
 """What the memo of a generation's workflow has of its input."""
+ANSWER_SECONDS = 60.0
+"""How long a long answer is waited for while PostgreSQL does not answer."""
 
 
 class TurnOptions(TypedDict, total=False):
@@ -270,10 +272,19 @@ async def _by_reference(backend: Backend, request: GenerateInput) -> GenerateInp
 
 
 async def with_stored_answer(database: Database, request: GenerateInput, result: GenerateResult) -> GenerateResult:
-    """The result; a long answer is read from the database."""
+    """The result; a long answer is read from the database.
+
+    Raises:
+        Unreachable: PostgreSQL did not answer for `ANSWER_SECONDS`.
+    """
     if not result.stored:
         return result
-    async with database.transaction() as tx:
-        reply = await generations.answer(tx, request.workspace_id, result.meta.request_id)
+
+    async def answer() -> ChatReply:
+        async with database.transaction() as tx:
+            return await generations.answer(tx, request.workspace_id, result.meta.request_id)
+
+    # The answer is paid for, and a caller without a key could not ask for it again.
+    reply = await retry_while_unreachable(answer, seconds=ANSWER_SECONDS)
     value, _ = read_answer(reply, request.prompt)
     return result.model_copy(update={"content": reply.text, "tool_calls": reply.tool_calls, "parsed": value})

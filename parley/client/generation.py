@@ -11,7 +11,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from parley.client.backend import Backend, describe_workflow, status_of, temporal_errors
-from parley.client.generate import existing_generation, start_workflow_of, with_stored_answer
+from parley.client.generate import ANSWER_SECONDS, existing_generation, start_workflow_of, with_stored_answer
 from parley.client.streaming import GenerateStream
 from parley.domain.errors import InvalidInput, JobFailed, NotFound
 from parley.domain.generate.contract import (
@@ -20,6 +20,7 @@ from parley.domain.generate.contract import (
     GenerateInput,
     GenerateResult,
     Meta,
+    Prompt,
     Refusal,
     Refused,
     generation_id,
@@ -30,6 +31,7 @@ from parley.domain.reports import Feedback
 from parley.domain.requests import ChatReply, Message, Provider, ToolCall, Usage
 from parley.domain.streaming import StreamTarget
 from parley.storage import generations
+from parley.storage.database import retry_while_unreachable
 from parley.storage.tables import Generation
 from parley.visibility import JOB
 
@@ -198,8 +200,12 @@ class GenerationHandle:
         """A long answer is read from the database, and its schema from the prompt of the workflow's input."""
         with temporal_errors():
             request = await self._input(workflow)
-        async with self._backend.database.transaction() as tx:
-            prompt = await generations.load_prompt(tx, self._workspace_id, request.prompt)
+
+        async def load() -> Prompt:
+            async with self._backend.database.transaction() as tx:
+                return await generations.load_prompt(tx, self._workspace_id, request.prompt)
+
+        prompt = await retry_while_unreachable(load, seconds=ANSWER_SECONDS)
         asked = request.model_copy(update={"prompt": prompt})
         return await with_stored_answer(self._backend.database, asked, result)
 

@@ -1,12 +1,14 @@
 """The connection pool, transactions, and the errors of PostgreSQL that pass by themselves."""
 
+import asyncio
+import logging
 import re
 import select as select_module
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import psycopg
 from pydantic import SecretStr
@@ -17,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlmodel import SQLModel
 
-from parley.domain.errors import InvalidInput, Unreachable
+from parley.domain.errors import InvalidInput, ReplyLost, Unreachable
 from parley.domain.text import one_line
 from parley.storage.driver import Connection, autocommitted
 
@@ -47,6 +49,7 @@ REFUSALS = {
     "timeout expired": "does not answer: start it, or correct the address",
 }
 REASON_CHARACTERS = 200
+RECONNECT_SECONDS = 0.5
 # The first limit suffices for statements on a few rows; one on every session of a large dataset needs the second.
 STATEMENT_SECONDS, BULK_STATEMENT_SECONDS = 30.0, 1800.0
 # Few connections for bulk work, so that it does not slow down other work.
@@ -64,6 +67,10 @@ KEEPALIVES = {
 # A transaction that sends nothing for this time is rolled back, so that a worker that vanished holds no locks.
 # Bulk work computes longer between two statements.
 IDLE_SECONDS, BULK_IDLE_SECONDS = 10.0, 60.0
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -133,6 +140,30 @@ class Database:
     async def close(self) -> None:
         await self.engine.dispose()
         await self._bulk_engine.dispose()
+
+
+async def retry_while_unreachable(work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
+    """Retry while the database is unreachable, for so many seconds, unless a retry could pay twice.
+
+    Raises:
+        Unreachable: it was unreachable for longer, or the task was cancelled.
+        ReplyLost: a paid reply could not be stored; a retry would pay again.
+    """
+    clock = asyncio.get_running_loop()
+    deadline = clock.time() + seconds
+    while True:
+        try:
+            return await work()
+        except Unreachable as error:
+            if isinstance(error, ReplyLost) or _is_cancelled() or clock.time() > deadline:
+                raise
+            log.warning("waiting for the database: %s", error)
+        await asyncio.sleep(RECONNECT_SECONDS)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def unreachable(url: URL, error: BaseException) -> Unreachable:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from pathlib import Path
 
+from parley import GenerationHandle, Provider
 from parley.cli.billed import read_billed
 from starter.embedded import Addresses
 from tests.faults.postgres import own_postgres
@@ -14,6 +15,14 @@ AWAY_SECONDS = 10.0
 USER = "ann"
 # Long enough that the prompt is passed by reference.
 ASIDE = " And what does each of its columns mean?" * 50
+# Long enough that the answer is passed by reference.
+FIELDS = [f"field_{number}" for number in range(120)]
+LONG_ANSWER = {
+    "type": "object",
+    "properties": {key: {"type": "string"} for key in FIELDS},
+    "required": FIELDS,
+    "additionalProperties": False,
+}
 
 
 async def test_generations_survive_ten_seconds_without_the_database(stack: Addresses, tmp_path: Path) -> None:
@@ -23,17 +32,26 @@ async def test_generations_survive_ten_seconds_without_the_database(stack: Addre
         await client.set_tier(USER, "pro")
         await simulator.post("latency", seconds=0.3)
 
-        def ask(number: int, provider: str):
+        async def ask(number: int, provider: Provider) -> GenerationHandle:
             text = f"What is in export {number:02}?{ASIDE if number % 2 else ''}"
-            return asyncio.create_task(client.generate(text, user_id=USER, provider=provider))
+            return await client.start_generation(text, user_id=USER, provider=provider)
 
-        # A quarter is in flight throughout, the others are anywhere between their start and their end.
+        long = await client.start_generation(
+            "Describe the export.", user_id=USER, response_schema=LONG_ANSWER, max_tokens=20_000
+        )
+        described = await long.result()
+        assert described.stored
+        # Half are in flight throughout, the others are anywhere between their start and their end.
         await simulator.gate(closed=True, provider="anthropic")
-        generations = [ask(number, "anthropic") for number in range(GENERATIONS // 4)]
-        await simulator.requests(at_least=len(generations), provider="anthropic")
-        generations += [ask(number, "openai") for number in range(len(generations), GENERATIONS)]
-        await simulator.requests(at_least=GENERATIONS // 4, provider="openai", billed="true")
+        handles = await asyncio.gather(*(ask(number, Provider.ANTHROPIC) for number in range(GENERATIONS // 2)))
+        await simulator.requests(at_least=len(handles), provider="anthropic")
+        handles += await asyncio.gather(
+            *(ask(number, Provider.OPENAI) for number in range(len(handles), GENERATIONS - 1))
+        )
+        generations = [asyncio.create_task(handle.result()) for handle in handles]
         await server.crash()
+        # The answer is in the database alone.
+        generations.append(asyncio.create_task(long.result()))
         await asyncio.sleep(AWAY_SECONDS / 2)
         await simulator.gate(closed=False, provider="anthropic")
         await asyncio.sleep(AWAY_SECONDS / 2)
@@ -44,6 +62,7 @@ async def test_generations_survive_ten_seconds_without_the_database(stack: Addre
         assert server.recoveries == 1
         assert len(unanswered) >= GENERATIONS // 2
         assert all(result.success for result in results)
+        assert results[-1] == described
         billed = await simulator.billed()
         assert len(billed) == GENERATIONS
         assert await place.attempts() == ["settled"] * GENERATIONS

@@ -28,7 +28,7 @@ async def test_a_webhook_without_the_right_signature_is_refused(gateway: Running
     right = signature(TOKEN, f"{gateway.url}/phone/voice", fields.items())
     async with gateway.http() as http:
         for path in ("/phone/voice", "/phone/action", "/phone/status"):
-            for given in (None, "", "x", right[:-2] + "A=", signature("other", f"{gateway.url}{path}", fields.items())):
+            for given in (None, "", "x", right.swapcase(), signature("other", f"{gateway.url}{path}", fields.items())):
                 headers = {} if given is None else {HEADER: given}
                 refused = await http.post(path, data=fields, headers=headers)
                 assert (refused.status_code, refused.json()["code"]) == (403, "NotSigned")
