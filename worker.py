@@ -22,6 +22,7 @@ from activities.acoustics import AcousticsActivities
 from activities.alert import AlertActivities
 from activities.auto_analyze.label_maps import LabelMapActivities
 from activities.auto_analyze.labelling import LabellingActivities
+from activities.auto_analyze.meaning import Meaning
 from activities.auto_analyze.runs import RunActivities
 from activities.auto_analyze.submitting import SubmittingActivities
 from activities.boundary import HEARTBEAT_SECONDS
@@ -110,8 +111,9 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
     collecting = CollectingActivities(database, paid_calls, client)
     limits = partial(requests_per_second, settings=settings)
     auto_runs = RunActivities(database, candidates, limits)
-    auto_labels, label_maps = LabellingActivities(database, paid_calls, limits), LabelMapActivities(database)
-    auto_batches = SubmittingActivities(database, parts.paid_submissions, paid_calls, limits)
+    meaning = Meaning(parts.embedder())
+    auto_labels, label_maps = LabellingActivities(database, paid_calls, limits, meaning), LabelMapActivities(database)
+    auto_batches = SubmittingActivities(database, parts.paid_submissions, paid_calls, limits, meaning)
     decisions, generate = parts.generate_decisions(), parts.generate_paid_steps()
     health = HealthActivities(paid_calls, candidates)
     quality = QualityPaidSteps(database, paid_calls, policy)

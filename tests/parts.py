@@ -143,6 +143,8 @@ def quick_settings(database_url: str, simulator_url: str, **changes: Any) -> Set
         "elevenlabs_requests_per_second": 1000,
         "hearing": "elevenlabs",
         "collect_seconds": 0,
+        # What depends on meaning asks for it: a vector takes milliseconds, and the model is loaded in each process.
+        "memory_vectors": "off",
     }
     return Settings(**{**values, **changes})
 

@@ -10,6 +10,7 @@ from activities.auto_analyze.labelling import (
     charge_of,
     logical_fingerprint,
 )
+from activities.auto_analyze.meaning import Meaning
 from activities.auto_analyze.reassigning import answered_in_batches
 from activities.boundary import without_boundary
 from activities.paid_submissions import Asked
@@ -114,11 +115,13 @@ class LabelRequests:
 
 
 class LookRequests:
-    """What the second look asks: the better labels of a batch of sessions, by a few requests."""
+    """What the second look asks of sessions by themselves: the better labels of a batch of them, by a few requests."""
 
-    def __init__(self, database: Database, paid_calls: PaidRequests, limits: Callable[[Provider], float]) -> None:
+    def __init__(
+        self, database: Database, paid_calls: PaidRequests, limits: Callable[[Provider], float], meaning: Meaning
+    ) -> None:
         self._database = database
-        self._labelling = LabellingActivities(database, paid_calls, limits)
+        self._labelling = LabellingActivities(database, paid_calls, limits, meaning)
 
     async def asked(self, step: Submit) -> AsyncIterator[tuple[int, Sequence[Asked]]]:
         """A batch without a session in doubt is done."""

@@ -11,6 +11,7 @@ from temporalio import activity
 
 from activities.auto_analyze.evidence import comparison, store_merges
 from activities.auto_analyze.known_labels import Behind, KnownLabels
+from activities.auto_analyze.meaning import WORDS_ALONE, Meaning
 from activities.auto_analyze.reassigning import KnownChoices, answered_in_batches, doubts_at_once, doubts_of
 from activities.auto_analyze.runs import keep_labels, outcome_of
 from activities.boundary import boundary
@@ -36,7 +37,7 @@ from parley.domain.auto_analyze.contract import (
     StepUsage,
 )
 from parley.domain.auto_analyze.evidence import opening
-from parley.domain.auto_analyze.merging import read_merges
+from parley.domain.auto_analyze.merging import merges_of, read_groups
 from parley.domain.auto_analyze.nearest import Fitting, NearestLabels
 from parley.domain.auto_analyze.prompts import (
     classification_request,
@@ -117,10 +118,16 @@ class PaidRequests(Protocol):
 class LabellingActivities:
     """Activities of one worker, on its database and its providers."""
 
-    def __init__(self, database: Database, paid_calls: PaidRequests, limits: Callable[[Provider], float]) -> None:
-        """`limits`: the requests per second of a provider."""
-        self._database, self._paid_calls = database, paid_calls
-        self._known, self._choices = KnownLabels(database, limits), KnownChoices()
+    def __init__(
+        self,
+        database: Database,
+        paid_calls: PaidRequests,
+        limits: Callable[[Provider], float],
+        meaning: Meaning = WORDS_ALONE,
+    ) -> None:
+        """`limits`: the requests per second of a provider. `meaning`: compares labels and sessions."""
+        self._database, self._paid_calls, self._meaning = database, paid_calls, meaning
+        self._known, self._choices = KnownLabels(database, limits), KnownChoices(meaning)
 
     @activity.defn(name="auto_analyze.classify")
     @boundary
@@ -221,7 +228,9 @@ class LabellingActivities:
             if step.sized_for == UNKNOWN_MODEL:
                 raise
             return ResolveOutcome(too_long_for=model)
-        merges = read_merges(reply, labels, compared.likeness)
+        groups = read_groups(reply, labels)
+        meaning = await self._meaning.of_labels(one for group in groups.groups for one in group)
+        merges = merges_of(groups, compared.likeness, meaning)
         merged = await store_merges(self._database, step, merges.mapping)
         counted = {"found": merges.found, "kept_apart": merges.refused, "merged": merged, "problem": merges.problem}
         return ResolveOutcome.model_validate(usage.model_dump() | counted)
@@ -251,8 +260,8 @@ class LabellingActivities:
 
     async def looks(self, step: ReassignStep) -> list[Look]:
         """The requests by which the sessions of a batch are looked at; none if none is in doubt."""
-        choices = await self._choices.of(self._database, step.job)
-        doubts = await doubts_of(self._database, step, choices)
+        known = await self._choices.of(self._database, step.job, step.aspect)
+        doubts, choices = await doubts_of(self._database, step, known), known.choices
         instructions = step.job.input.instructions
         at_once = doubts_at_once(doubts, choices, step.sized_for, tokens_of_instructions(instructions))
         found: list[Look] = []

@@ -259,8 +259,9 @@ class RunActivities:
     async def plan_reassignment(self, step: PlanReassignment) -> ReassignmentPlan:
         """Put the sessions that are looked at again into batches."""
         async with self._database.transaction(bulk=True) as tx:
-            batches = await reassignments.plan(tx, step.job.input.workspace_id, step.job.job_key, SESSIONS_AT_ONCE)
-        return ReassignmentPlan(batches=batches)
+            scope = (step.job.input.workspace_id, step.job.job_key)
+            numbers = await reassignments.plan(tx, *scope, SESSIONS_AT_ONCE[step.aspect], step.aspect)
+        return ReassignmentPlan(aspect=step.aspect, first=numbers.start, batches=numbers.stop)
 
     @activity.defn(name="auto_analyze.read_looks")
     @boundary

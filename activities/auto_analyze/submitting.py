@@ -6,6 +6,7 @@ from temporalio import activity
 
 from activities.auto_analyze.batched import BatchedRequests, LabelRequests, LookRequests
 from activities.auto_analyze.labelling import PaidRequests
+from activities.auto_analyze.meaning import Meaning
 from activities.boundary import boundary
 from activities.paid_submissions import Asked, OpenSubmission, PaidSubmissions
 from parley.domain.auto_analyze.processing import Purpose
@@ -33,12 +34,16 @@ class SubmittingActivities:
         paid: PaidSubmissions,
         paid_calls: PaidRequests,
         limits: Callable[[Provider], float],
+        meaning: Meaning,
     ) -> None:
-        """`paid_calls`: takes the replies that are there. `limits`: the requests per second of a provider."""
+        """`paid_calls`: takes the replies that are there. `limits`: the requests per second of a provider.
+
+        `meaning`: compares labels and sessions.
+        """
         self._database, self._paid = database, paid
         self._requests: Mapping[Purpose, BatchedRequests] = {
             "labels": LabelRequests(database, paid_calls, limits),
-            "second look": LookRequests(database, paid_calls, limits),
+            "second look": LookRequests(database, paid_calls, limits, meaning),
         }
 
     @activity.defn(name="auto_analyze.submit")

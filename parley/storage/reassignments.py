@@ -1,16 +1,32 @@
 """The second look at the sessions of a run: which sessions are looked at together, and the labels that they get."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ARRAY, ColumnElement, Integer, String, cast, func, literal, select, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Integer,
+    String,
+    Subquery,
+    cast,
+    column,
+    func,
+    literal,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 from sqlmodel import col
 
+from parley.domain.auto_analyze.contract import Aspect
 from parley.storage.label_evidence import FIRST_MESSAGES, of_sessions
 from parley.storage.tables import AutoReassignment, AutoSession
+
+ASPECTS = [*Aspect]
 
 
 class LabelledSession(NamedTuple):
@@ -21,43 +37,48 @@ class LabelledSession(NamedTuple):
     intent: str
 
 
-async def plan(tx: AsyncSession, workspace_id: str, job_key: str, size: int) -> int:
+async def plan(tx: AsyncSession, workspace_id: str, job_key: str, size: int, aspect: Aspect = Aspect.ALONE) -> range:
     """Put the sessions that a model labelled into batches of `size`, those with one intent together.
 
-    Copies are in none: they get what their originals get. Idempotent; a run that is reset looks at all batches again,
-    from the replies that it has. Returns the number of batches.
+    Each has the label that the aspects before have left. Copies are in none: they get what their originals get.
+    Idempotent; a run that is reset looks at all batches again, from the replies that it has. Returns the numbers of the
+    batches, which follow those of the aspects before.
     """
-    place = func.row_number().over(order_by=(col(AutoSession.canonical_intent), col(AutoSession.ordinal)))
+    first = await _count(tx, workspace_id, job_key, ASPECTS[: ASPECTS.index(aspect)])
+    label = func.coalesce(AutoSession.better_intent, AutoSession.canonical_intent)
+    place = func.row_number().over(order_by=(label, col(AutoSession.ordinal)))
     ordered = (
-        select(
-            col(AutoSession.ordinal),
-            ((place - 1) // size).label("number"),
-        )
+        select(col(AutoSession.ordinal), label.label("label"), ((place - 1) // size + first).label("number"))
         .where(*_asked(workspace_id, job_key))
         .subquery()
     )
+    by_ordinal = ordered.c.ordinal.asc()
     batches = select(
         literal(workspace_id),
         literal(job_key),
         ordered.c.number,
-        func.array_agg(aggregate_order_by(ordered.c.ordinal, ordered.c.ordinal.asc())),
+        literal(aspect.value),
+        func.array_agg(aggregate_order_by(ordered.c.ordinal, by_ordinal)),
+        func.array_agg(aggregate_order_by(ordered.c.label, by_ordinal)),
     ).group_by(ordered.c.number)
-    columns = ("workspace_id", "job_key", "number", "ordinals")
+    columns = ("workspace_id", "job_key", "number", "aspect", "ordinals", "labels")
     connection = await tx.connection()
     planned = insert(AutoReassignment).from_select(columns, batches)
     again = planned.on_conflict_do_update(index_elements=columns[:3], set_={"is_done": False})
     await connection.execute(again)
-    count = select(func.count()).where(
-        col(AutoReassignment.workspace_id) == workspace_id, col(AutoReassignment.job_key) == job_key
-    )
-    return (await tx.execute(count)).scalar_one()
+    return range(first, first + await _count(tx, workspace_id, job_key, [aspect]))
+
+
+async def _count(tx: AsyncSession, workspace_id: str, job_key: str, aspects: Sequence[Aspect]) -> int:
+    query = select(func.count()).where(*_of_run(workspace_id, job_key), col(AutoReassignment.aspect).in_(aspects))
+    return (await tx.execute(query)).scalar_one()
 
 
 async def open_numbers(tx: AsyncSession, workspace_id: str, job_key: str, *, after: int, limit: int) -> list[int]:
-    """The next batches that are not done, by their number."""
+    """The next batches of sessions by themselves that are not done, by their number."""
     query = select(col(AutoReassignment.number)).where(
-        col(AutoReassignment.workspace_id) == workspace_id,
-        col(AutoReassignment.job_key) == job_key,
+        *_of_run(workspace_id, job_key),
+        col(AutoReassignment.aspect) == Aspect.ALONE,
         ~col(AutoReassignment.is_done),
         col(AutoReassignment.number) > after,
     )
@@ -66,51 +87,26 @@ async def open_numbers(tx: AsyncSession, workspace_id: str, job_key: str, *, aft
 
 async def complete(tx: AsyncSession, workspace_id: str, job_key: str, number: int) -> None:
     """A batch is done. Idempotent."""
-    done = update(AutoReassignment).where(
-        col(AutoReassignment.workspace_id) == workspace_id,
-        col(AutoReassignment.job_key) == job_key,
-        col(AutoReassignment.number) == number,
-    )
+    done = update(AutoReassignment).where(*_of_run(workspace_id, job_key), col(AutoReassignment.number) == number)
     await (await tx.connection()).execute(done.values(is_done=True))
 
 
 async def batch(tx: AsyncSession, workspace_id: str, job_key: str, number: int) -> list[LabelledSession]:
     """The sessions of a batch with the labels that they had when it was planned, in processing order."""
-    planned = (
-        select(func.unnest(col(AutoReassignment.ordinals)))
-        .where(
-            col(AutoReassignment.workspace_id) == workspace_id,
-            col(AutoReassignment.job_key) == job_key,
-            col(AutoReassignment.number) == number,
-        )
-        .scalar_subquery()
-    )
+    planned = _planned(workspace_id, job_key, col(AutoReassignment.number) == number)
     query = (
-        of_sessions(
-            workspace_id,
-            job_key,
-            col(AutoSession.ordinal),
-            FIRST_MESSAGES,
-            func.coalesce(AutoSession.merged_intent, AutoSession.canonical_intent),
-        )
-        .where(col(AutoSession.ordinal).in_(planned))
+        of_sessions(workspace_id, job_key, col(AutoSession.ordinal), FIRST_MESSAGES, _label(planned))
+        .join(planned, planned.c.ordinal == col(AutoSession.ordinal))
         .order_by(col(AutoSession.ordinal))
     )
     return [LabelledSession(*row) for row in (await tx.execute(query)).all()]
 
 
-async def sample(tx: AsyncSession, workspace_id: str, job_key: str, most: int) -> list[LabelledSession]:
-    """The first sessions of each intent that merging has left, up to `most`, without copies."""
-    label = func.coalesce(AutoSession.merged_intent, AutoSession.canonical_intent)
-    ranked = (
-        select(
-            col(AutoSession.ordinal),
-            label.label("label"),
-            func.row_number().over(partition_by=label, order_by=col(AutoSession.ordinal)).label("place"),
-        )
-        .where(*_asked(workspace_id, job_key))
-        .subquery()
-    )
+async def sample(tx: AsyncSession, workspace_id: str, job_key: str, most: int, aspect: Aspect) -> list[LabelledSession]:
+    """The first sessions of each intent, up to `most`, with the labels that they had when an aspect was planned."""
+    planned = _planned(workspace_id, job_key, col(AutoReassignment.aspect) == aspect)
+    place = func.row_number().over(partition_by=planned.c.label, order_by=planned.c.ordinal)
+    ranked = select(planned.c.ordinal, planned.c.label, place.label("place")).subquery()
     query = (
         of_sessions(workspace_id, job_key, ranked.c.ordinal, FIRST_MESSAGES, ranked.c.label)
         .join(ranked, ranked.c.ordinal == col(AutoSession.ordinal))
@@ -118,6 +114,24 @@ async def sample(tx: AsyncSession, workspace_id: str, job_key: str, most: int) -
         .order_by(ranked.c.ordinal)
     )
     return [LabelledSession(*row) for row in (await tx.execute(query)).all()]
+
+
+def _planned(workspace_id: str, job_key: str, which: ColumnElement[bool]) -> Subquery:
+    """The sessions of some batches by ordinal, with the labels that they had when these were planned."""
+    columns = column("ordinal", Integer), column("label", String)
+    named = func.unnest(AutoReassignment.ordinals, AutoReassignment.labels).table_valued(*columns)
+    unnested = named.render_derived(name="planned")
+    query = select(unnested.c.ordinal, unnested.c.label).select_from(AutoReassignment).join(unnested, true())
+    return query.where(*_of_run(workspace_id, job_key), which).subquery()
+
+
+def _label(planned: Subquery) -> ColumnElement[str]:
+    """The label of a planned session. Versions that looked once stored none: it was what merging had left."""
+    return func.coalesce(planned.c.label, AutoSession.merged_intent, AutoSession.canonical_intent)
+
+
+def _of_run(workspace_id: str, job_key: str) -> tuple[ColumnElement[bool], ...]:
+    return col(AutoReassignment.workspace_id) == workspace_id, col(AutoReassignment.job_key) == job_key
 
 
 def _asked(workspace_id: str, job_key: str) -> tuple[ColumnElement[bool], ...]:
@@ -167,9 +181,15 @@ async def apply(tx: AsyncSession, workspace_id: str, job_key: str) -> int:
     )
     await (await tx.connection()).execute(of_copies.values(better_intent=original.better_intent))
     changed = update(AutoSession).where(*own, col(AutoSession.better_intent) != col(AutoSession.canonical_intent))
-    values = {"merged_intent": col(AutoSession.canonical_intent), "canonical_intent": col(AutoSession.better_intent)}
+    merged = func.coalesce(AutoSession.merged_intent, AutoSession.canonical_intent)
+    values = {
+        # A session may come back to the label that merging has left.
+        "merged_intent": func.nullif(merged, AutoSession.better_intent),
+        "canonical_intent": col(AutoSession.better_intent),
+    }
     await (await tx.connection()).execute(changed.values(values))
-    return (await tx.execute(select(func.count()).select_from(AutoSession).where(*own))).scalar_one()
+    count = select(func.count()).select_from(AutoSession).where(*own, col(AutoSession.merged_intent).is_not(None))
+    return (await tx.execute(count)).scalar_one()
 
 
 async def intents_left(tx: AsyncSession, workspace_id: str, job_key: str) -> int:

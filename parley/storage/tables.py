@@ -555,14 +555,20 @@ class AutoBatch(SQLModel, table=True):
 
 
 class AutoReassignment(SQLModel, table=True):
-    """Sessions whose labels are looked at again together, by their ordinals. `is_done`: they are looked at."""
+    """Sessions whose labels are looked at again together, by their ordinals. `is_done`: they are looked at.
+
+    `labels`: the intents that they had when the batch was planned, in the order of `ordinals`; None in rows of versions
+    that looked once, at what merging had left.
+    """
 
     __tablename__ = "auto_reassignments"
 
     workspace_id: str = Field(primary_key=True)
     job_key: str = Field(primary_key=True)
     number: int = Field(primary_key=True)
+    aspect: str
     ordinals: list[int] = Field(sa_type=ARRAY(Integer))
+    labels: list[str] | None = Field(default=None, sa_type=ARRAY(String))
     is_done: bool = False
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.auto_analyze.likeness import Likeness
-from parley.domain.auto_analyze.merging import read_merges
+from parley.domain.auto_analyze.merging import merges_of, read_groups
 from parley.domain.auto_analyze.validation import judge
 from parley.domain.chat import Containment
 from parley.domain.coaching.replies import read_reply
@@ -51,7 +51,7 @@ def test_every_job_reads_the_same_text(way: str):
     assert parsed(wrapped(way, {"a": 1}), {"type": "object"}) == ({"a": 1}, "")
     assert read_reply(reply(way, COACHING), SALES, TALK)[1] == ""
     assert read_grade(reply(way, {"score": 0.5, "reason": "Fair."})).score is not None
-    assert read_merges(reply(way, GROUPS), REFUNDS, Likeness({})).mapping == {"refunds": "refund"}
+    assert merges_of(read_groups(reply(way, GROUPS), REFUNDS), Likeness({})).mapping == {"refunds": "refund"}
     assert judge(reply(way, LABELS), {"s1": Containment.SELF_SERVICE}).missing == ()
 
 

@@ -9,7 +9,7 @@ from parley.domain.auto_analyze import prompts
 from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.auto_analyze.likeness import Likeness
-from parley.domain.auto_analyze.merging import Merges, read_merges
+from parley.domain.auto_analyze.merging import Merges, merges_of, read_groups
 from parley.domain.auto_analyze.quotes import with_checked_quotes
 from parley.domain.auto_analyze.reassigning import Doubt
 from parley.domain.auto_analyze.validation import judge
@@ -74,7 +74,7 @@ def comparing(*names: str, kind: LabelKind = LabelKind.INTENT) -> ChatRequest:
 
 
 def merges(text: str, *names: str) -> Merges:
-    return read_merges(reply(text), [LabelEvidence(label=name) for name in names], Likeness({}))
+    return merges_of(read_groups(reply(text), [LabelEvidence(label=name) for name in names]), Likeness({}))
 
 
 def about(*lines: str) -> tuple[str, str]:

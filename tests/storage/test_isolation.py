@@ -19,7 +19,7 @@ import parley.storage
 from parley.client.generate import generate_input
 from parley.client.reading import read_session
 from parley.domain.auto_analyze.consistency import Consistency
-from parley.domain.auto_analyze.contract import LabelKind
+from parley.domain.auto_analyze.contract import Aspect, LabelKind
 from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.budgets import Period
 from parley.domain.conversation.context import RunningSummary
@@ -367,7 +367,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "reassignments.batch": (lambda tx, _: reassignments.batch(tx, THEIRS, JOB, 0), []),
     "reassignments.open_numbers": (lambda tx, _: reassignments.open_numbers(tx, THEIRS, JOB, after=-1, limit=9), []),
     "reassignments.complete": (lambda tx, _: reassignments.complete(tx, THEIRS, JOB, 0), None),
-    "reassignments.sample": (lambda tx, _: reassignments.sample(tx, THEIRS, JOB, 16), []),
+    "reassignments.sample": (lambda tx, _: reassignments.sample(tx, THEIRS, JOB, 16, Aspect.ALONE), []),
     "reassignments.store": (lambda tx, _: reassignments.store(tx, THEIRS, JOB, {0: "label"}), None),
     "reassignments.apply": (lambda tx, _: reassignments.apply(tx, THEIRS, JOB), 0),
     "reassignments.intents_left": (lambda tx, _: reassignments.intents_left(tx, THEIRS, JOB), 0),
@@ -385,7 +385,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         lambda tx, _: submissions.answered_batches(tx, THEIRS, JOB, SUBMISSION, after=-1, limit=9),
         [],
     ),
-    "reassignments.plan": (lambda tx, _: reassignments.plan(tx, THEIRS, JOB, 10), 0),
+    "reassignments.plan": (lambda tx, _: reassignments.plan(tx, THEIRS, JOB, 10), range(0)),
     "reports.over_time": (reading(daily_costs, "costs"), set()),
     "reports.summary": (reading(reports.summary, "total"), Spend()),
     "reports.daily": (reading(reports.daily, "total"), Spend()),

@@ -1,7 +1,9 @@
 """The second look at sessions: each is in one batch, and keeps what it had."""
 
 import pytest
+from sqlalchemy import text
 
+from parley.domain.auto_analyze.contract import Aspect
 from parley.domain.auto_analyze.validation import no_text_labels
 from parley.domain.chat import Containment
 from parley.storage import auto_analyze as runs
@@ -23,7 +25,7 @@ async def run(database: Database) -> Run:
 
 async def test_sessions_of_one_intent_are_in_one_batch(run: Run):
     for _ in range(2):
-        assert await run.call(reassignments.plan, 2) == 3
+        assert await run.call(reassignments.plan, 2) == range(3)
     batches = [await run.call(reassignments.batch, number) for number in range(4)]
     assert [[(one.ordinal, one.intent) for one in batch] for batch in batches] == [
         [(1, "bill"), (3, "bill")],
@@ -36,14 +38,52 @@ async def test_sessions_of_one_intent_are_in_one_batch(run: Run):
 
 async def test_the_sample_has_the_first_sessions_of_each_intent(run: Run):
     async def sampled(most: int) -> list[tuple[int, str]]:
-        return [(one.ordinal, one.intent) for one in await run.call(reassignments.sample, most)]
+        return [(one.ordinal, one.intent) for one in await run.call(reassignments.sample, most, Aspect.ALONE)]
 
+    await run.call(reassignments.plan, 2)
     before = [(0, "refund"), (1, "bill"), (2, "parcel"), (3, "bill"), (4, "refund")]
     assert await sampled(1) == before[:3]
     assert await sampled(2) == before
     await run.call(reassignments.store, {0: "bill"})
     await run.call(reassignments.apply)
     assert await sampled(2) == before
+
+
+async def test_near_copies_are_looked_at_with_the_labels_that_each_session_got_by_itself(run: Run):
+    await run.call(reassignments.plan, 2)
+    await run.call(reassignments.store, {0: "bill"})
+    for _ in range(2):
+        assert await run.call(reassignments.plan, 10, Aspect.NEAR_COPIES) == range(3, 4)
+    await run.call(reassignments.store, {0: "parcel", 4: "bill"})
+    seen = [(0, "bill"), (1, "bill"), (2, "parcel"), (3, "bill"), (4, "refund")]
+    sampled = await run.call(reassignments.sample, 9, Aspect.NEAR_COPIES)
+    for sessions in (await run.call(reassignments.batch, 3), sampled):
+        assert [(one.ordinal, one.intent) for one in sessions] == seen
+    assert [one.intent for one in await run.call(reassignments.batch, 1)] == ["refund", "parcel"]
+    assert await run.call(reassignments.open_numbers, after=-1, limit=9) == [0, 1, 2]
+    assert await run.call(reassignments.apply) == 2
+    rows = await run.sessions()
+    assert [row.canonical_intent for row in rows[:5]] == ["parcel", "bill", "parcel", "bill", "bill"]
+    assert [row.merged_intent for row in rows[:5]] == ["refund", None, None, None, "refund"]
+
+
+async def test_a_session_that_comes_back_to_its_label_has_not_changed(run: Run):
+    await run.call(reassignments.plan, 2)
+    await run.call(reassignments.store, {0: "bill"})
+    await run.call(reassignments.plan, 2, Aspect.NEAR_COPIES)
+    await run.call(reassignments.store, {0: "refund"})
+    assert await run.call(reassignments.apply) == 0
+    assert (await run.exported())[0].reassigned_from is None
+
+
+async def test_a_batch_of_a_version_that_stored_no_labels_has_those_that_merging_left(run: Run):
+    await run.call(reassignments.plan, 10)
+    async with run.database.transaction() as tx:
+        await tx.execute(text("UPDATE auto_reassignments SET labels = NULL"))
+    await run.call(reassignments.store, {0: "bill"})
+    await run.call(reassignments.apply)
+    intents = ["refund", "bill", "parcel", "bill", "refund"]
+    assert [one.intent for one in await run.call(reassignments.batch, 0)] == intents
 
 
 async def test_a_better_label_is_applied_with_all_others(run: Run):
@@ -75,9 +115,9 @@ async def test_copies_are_not_looked_at_and_get_what_their_originals_get(databas
     await run.store({0: labels("refund"), 1: labels("bill")})
     await run.call(runs.copy_labels)
     await run.apply()
-    assert await run.call(reassignments.plan, 10) == 1
+    assert await run.call(reassignments.plan, 10) == range(1)
     assert [one.ordinal for one in await run.call(reassignments.batch, 0)] == [0, 1]
-    assert [one.ordinal for one in await run.call(reassignments.sample, 10)] == [0, 1]
+    assert [one.ordinal for one in await run.call(reassignments.sample, 10, Aspect.ALONE)] == [0, 1]
     await run.call(reassignments.store, {0: "bill"})
     for _ in range(2):
         assert await run.call(reassignments.apply) == 2

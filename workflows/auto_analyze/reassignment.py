@@ -1,4 +1,7 @@
-"""After phase 3: look again at the sessions whose intent is in doubt, and give them a clearly better one."""
+"""After phase 3: look again at the sessions whose intent is in doubt, and give them a clearly better one.
+
+At first each session is looked at by itself; then the near copies among them, with the labels that they have by then.
+"""
 
 import asyncio
 from collections import deque
@@ -13,10 +16,12 @@ with workflow.unsafe.imports_passed_through():
     from parley.domain.auto_analyze.batching import tighter
     from parley.domain.auto_analyze.contract import (
         ApplyReassignment,
+        Aspect,
         Job,
         LooksLeft,
         PlanReassignment,
         ReadLooks,
+        ReassignmentPlan,
         ReassignOutcome,
         ReassignStep,
     )
@@ -35,7 +40,10 @@ class Reassigner:
     """Looks at the batches of sessions, as many at a time as the run has streams."""
 
     def __init__(self, job: Job, state: RunState, batches: BatchProcessing | None) -> None:
-        """`batches`: asks first what a provider's batches can ask; what they leave is looked at after that."""
+        """`batches`: asks first what a provider's batches can ask; what they leave is looked at after that.
+
+        They ask about sessions by themselves. Near copies are few, and wait for the labels of all.
+        """
         self._job, self._state, self._batches = job, state, batches
         self._candidates = state.plan.candidates
         self._is_over_budget = False
@@ -45,19 +53,10 @@ class Reassigner:
 
     async def run(self) -> bool:
         """Look at all sessions and apply what is found. Returns False where the segment is full before."""
-        if self._state.reassignment is None:
-            self._state.reassignment = await workflow.execute_activity_method(
-                RunActivities.plan_reassignment,
-                PlanReassignment(job=self._job),
-                summary="sessions to look at again",
-                **BULK_STEP,
-            )
-            raise_if_cancelled()
-        if self._batches is not None and not await self._ask_in_batches(self._batches):
-            return False
-        while await self._find_left():
-            await self._look_at_what_is_left()
-            if self._is_pending:
+        for aspect in Aspect:
+            if self._is_done(aspect) or self._has_ended:
+                continue
+            if not await self._look_at_all(await self._plan(aspect)):
                 return False
         if self._is_over_budget:
             self._state.add_warning("some sessions keep their intent: the budget is used up")
@@ -68,6 +67,38 @@ class Reassigner:
             **BULK_STEP,
         )
         self._state.set_reassigned(applied)
+        return True
+
+    def _is_done(self, aspect: Aspect) -> bool:
+        """Whether a later aspect is planned already."""
+        planned = self._state.reassignment
+        order = [*Aspect]
+        return planned is not None and order.index(aspect) < order.index(planned.aspect)
+
+    async def _plan(self, aspect: Aspect) -> ReassignmentPlan:
+        planned = self._state.reassignment
+        if planned is not None and planned.aspect is aspect:
+            return planned
+        planned = await workflow.execute_activity_method(
+            RunActivities.plan_reassignment,
+            PlanReassignment(job=self._job, aspect=aspect),
+            summary=f"sessions to look at again: {aspect.value}",
+            **BULK_STEP,
+        )
+        raise_if_cancelled()
+        self._state.reassignment = planned
+        self._state.next_reassignment = planned.first
+        return planned
+
+    async def _look_at_all(self, planned: ReassignmentPlan) -> bool:
+        """Look at all sessions of an aspect. Returns False where the segment is full before."""
+        batches = self._batches if planned.aspect is Aspect.ALONE else None
+        if batches is not None and not await self._ask_in_batches(batches):
+            return False
+        while await self._find_left(planned, in_batches=batches is not None):
+            await self._look_at_what_is_left()
+            if self._is_pending:
+                return False
         return True
 
     async def _ask_in_batches(self, batches: BatchProcessing) -> bool:
@@ -85,16 +116,18 @@ class Reassigner:
                 return False
             await workflow.wait_condition(lambda: not self._state.paused)
 
-    async def _find_left(self) -> bool:
-        """Find the next batches to look at. Returns whether there are any, and the run is to look at them."""
+    async def _find_left(self, planned: ReassignmentPlan, *, in_batches: bool) -> bool:
+        """Find the next batches to look at. Returns whether there are any, and the run is to look at them.
+
+        `in_batches`: a provider's batches have asked about some of them.
+        """
         if self._has_ended:
             return False
-        after = self._state.next_reassignment - 1
-        if self._batches is None:
-            plan = self._state.reassignment
-            self._left = deque(range(after + 1, plan.batches if plan else 0))
+        next_one = self._state.next_reassignment
+        if in_batches:
+            self._left = deque((await self._read_left(next_one - 1)).batches)
         else:
-            self._left = deque((await self._read_left(after)).batches)
+            self._left = deque(range(next_one, planned.batches))
         return bool(self._left)
 
     async def _read_left(self, after: int) -> LooksLeft:
@@ -175,10 +208,11 @@ class Reassigner:
 
     async def _ask(self, batch: int, sized_for: str) -> ReassignOutcome:
         """The outcome of a batch. Its sessions keep their labels where no request can be made."""
+        aspect = self._state.reassignment.aspect if self._state.reassignment else Aspect.ALONE
 
         def step(candidate: Candidate) -> tuple[Any, ReassignStep]:
             return LabellingActivities.reassign, ReassignStep(
-                job=self._job, candidate=candidate, batch=batch, sized_for=sized_for
+                job=self._job, candidate=candidate, batch=batch, sized_for=sized_for, aspect=aspect
             )
 
         try:

@@ -499,15 +499,25 @@ class Probes(Model):
     batches: tuple[tuple[int, tuple[int, ...]], ...]
 
 
+class Aspect(StrEnum):
+    """What the second look looks at, in this order: each session by itself, then the sessions that are near copies."""
+
+    ALONE = "alone"
+    NEAR_COPIES = "near copies"
+
+
 class PlanReassignment(Model):
-    """Put the sessions that are looked at again into batches."""
+    """Put the sessions that are looked at again into batches, with the labels that they have by now."""
 
     job: Job
+    aspect: Aspect = Aspect.ALONE
 
 
 class ReassignmentPlan(Model):
-    """How many batches there are."""
+    """The batches of an aspect: their numbers begin with `first`, and end before `batches`."""
 
+    aspect: Aspect = Aspect.ALONE
+    first: int = 0
     batches: int
 
 
@@ -532,6 +542,7 @@ class ReassignStep(Model):
     candidate: Candidate
     batch: int
     sized_for: str
+    aspect: Aspect = Aspect.ALONE
 
     def request_step(self, part: int) -> str:
         return f"reassignment/batch-{self.batch}/{_sized(self.sized_for)}/part-{part}"

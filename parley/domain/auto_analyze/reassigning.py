@@ -1,16 +1,18 @@
 """The second look at sessions: would another of the labels that are left be clearly better?
 
-Only sessions whose own label is in doubt by their words are looked at. A session chooses among its own label and the
-labels that are most alike to what its user said, of those that have several sessions. So a session of a rare kind keeps
-its own label, and never has to take one that does not fit.
+At first each session is looked at by itself, if its own label is in doubt by its words, and by its meaning where
+vectors of texts can be computed. A session chooses among its own label and the labels that are most alike to what its
+user said, of those that have several sessions. So a session of a rare kind keeps its own label, and never has to take
+one that does not fit.
 
-Sessions with nearly the same words are near copies, unless they differ in a word of their labels' names. A session that
-has the label of most of its near copies is not in doubt; another one gets their label unless a reply says that it asks
-for something else.
+Then near copies are looked at: sessions with nearly the same words, unless they differ in a word of their labels'
+names. A session that has the label of most of its near copies is not in doubt; another one gets their label unless a
+reply says that it asks for something else.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from heapq import nlargest
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
@@ -24,6 +26,8 @@ from parley.domain.requests import ChatReply, Finish
 # Labels with fewer sessions are not offered to others.
 LEAST_SESSIONS = 2
 CANDIDATES = 20
+# By meaning the right label is among the nearest ones more often, so fewer are offered.
+CANDIDATES_BY_MEANING = 10
 # A session is not in doubt if it is more alike to its own label than to any other by this share of its likeness.
 CLEAR_SHARE = 0.3
 # Sessions with this likeness of what their users said first are near copies: they share half of their words, by weight.
@@ -67,10 +71,17 @@ class Choices:
         self._spoken = Likeness({name: one.said for name, one in self._sessions.items()}, self._spelling.terms)
 
     def doubt(self, session: Labelled) -> Doubt | None:
-        """The doubt about the label of a session; None if there is none, or no other label to choose."""
+        """The doubt about the label of a session by itself; None if there is none, or no other label to choose."""
+        near = dict(self._likeness.nearest(session.said, CANDIDATES + 1))
+        own = near.pop(session.label, 0.0)
+        others = [*near][:CANDIDATES]
+        if not others or near[others[0]] <= own * (1 - CLEAR_SHARE):
+            return None
+        return Doubt(session.said, session.label, tuple(others))
+
+    def doubt_of_near_copy(self, session: Labelled) -> Doubt | None:
+        """The doubt about the label of a session whose near copies have another one; None if there is none."""
         near_copies = self._near_copies(session)
-        if not near_copies:
-            return self._doubt(session)
         usual = self._usual([session, *near_copies])
         if usual == session.label:
             return None
@@ -78,15 +89,6 @@ class Choices:
         near = [name for name, _ in self._likeness.nearest(session.said, CANDIDATES + 1)]
         others = [name for name in near if name not in (usual, session.label)]
         return Doubt(session.said, session.label, (usual, *others)[:CANDIDATES], near_copy)
-
-    def _doubt(self, session: Labelled) -> Doubt | None:
-        """The doubt about the label of a session without near copies."""
-        near = dict(self._likeness.nearest(session.said, CANDIDATES + 1))
-        own = near.pop(session.label, 0.0)
-        others = [*near][:CANDIDATES]
-        if not others or near[others[0]] <= own * (1 - CLEAR_SHARE):
-            return None
-        return Doubt(session.said, session.label, tuple(others))
 
     def _near_copies(self, session: Labelled) -> list[Labelled]:
         alike = (self._sessions[name] for name, _ in self._spoken.near_copies(session.said, NEAR_COPY_LIKENESS))
@@ -104,6 +106,19 @@ class Choices:
         """The label that most of these sessions have; of several, the label of most sessions of the run."""
         counted = Counter(one.label for one in sessions)
         return min(counted, key=lambda label: (-counted[label], -self._sizes.get(label, 0), label))
+
+
+def by_meaning(doubt: Doubt, likeness: Mapping[str, float]) -> Doubt | None:
+    """The doubt with the candidates that are nearest by meaning; None if the own label of the session is nearest.
+
+    `likeness`: how near each label is to what the user said. An own label that is not in it has no other session.
+    """
+    own = likeness.get(doubt.label, -1.0)
+    labels = likeness.keys() - {doubt.label}
+    others = nlargest(CANDIDATES_BY_MEANING, labels, key=lambda label: (likeness[label], label))
+    if not others or likeness[others[0]] < own:
+        return None
+    return doubt._replace(candidates=tuple(others))
 
 
 def parts(doubts: Mapping[int, Doubt], costs: Mapping[str, int], room: int, most: int) -> Iterator[dict[int, Doubt]]:

@@ -12,7 +12,8 @@ from parley.domain.auto_analyze.merging import (
     SUSPICIOUS,
     Merges,
     chunks,
-    read_merges,
+    merges_of,
+    read_groups,
     spelled_alike,
     spelling,
     unlocked,
@@ -35,7 +36,7 @@ def labels(*names: str) -> list[LabelEvidence]:
 
 def read(answer: ChatReply, *known: LabelEvidence) -> Merges:
     compared = known or labels(*LABELS)
-    return read_merges(answer, compared, Likeness({one.label: one.text for one in compared}))
+    return merges_of(read_groups(answer, compared), Likeness({one.label: one.text for one in compared}))
 
 
 class TestSpelling:
@@ -228,6 +229,20 @@ class TestEvidence:
         ]
         found = read(grouped(["card", "post", "bank"]), *known)
         assert found == Merges({"post": "card"}, "", 2, 1)
+
+    def test_labels_whose_examples_differ_by_meaning_are_not_merged(self):
+        """Also with one example each, and whatever words they share."""
+        known = [label("card", 5, "where is my card"), label("post", 4, "it has not come"), label("pin", 3, "my card")]
+        groups = read_groups(grouped(["card", "post", "pin"]), known)
+        likeness = Likeness({one.label: one.text for one in known})
+        meaning = {"card": [1.0, 0.0], "post": [0.9, 0.1], "pin": [0.1, 0.9]}
+        assert merges_of(groups, likeness, meaning) == Merges({"post": "card"}, "", 2, 1)
+        assert merges_of(groups, likeness, {"card": [1.0, 0.0]}).mapping == {"post": "card", "pin": "card"}
+
+    def test_only_labels_that_a_reply_groups_are_in_groups(self):
+        groups = read_groups(grouped(LABELS[:2], *APART[2:]), labels(*LABELS))
+        assert [[one.label for one in group] for group in groups.groups] == [LABELS[:2]]
+        assert read_groups(grouped(LABELS), labels(*LABELS)).groups == ()
 
     def test_a_label_with_one_example_is_merged_as_the_reply_says(self):
         known = [label("card", 5, "my card is late", "where is my card"), label("bank", 1, "open an account")]

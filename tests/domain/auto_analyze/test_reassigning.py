@@ -7,7 +7,15 @@ import pytest
 
 from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.auto_analyze.prompts import reassignment_request
-from parley.domain.auto_analyze.reassigning import Choices, Decisions, Doubt, Labelled, parts, read_decisions
+from parley.domain.auto_analyze.reassigning import (
+    Choices,
+    Decisions,
+    Doubt,
+    Labelled,
+    by_meaning,
+    parts,
+    read_decisions,
+)
 from parley.domain.requests import Finish
 from tests.domain.auto_analyze.chats import reply
 
@@ -51,6 +59,28 @@ class TestDoubts:
         assert Choices([RARE]).doubt(labelled("name a star", "late card")) is None
 
 
+class TestMeaning:
+    DOUBT = Doubt("I want other digits", "late card", ("fee",))
+
+    def test_candidates_are_the_labels_that_are_nearest_by_meaning(self):
+        found = by_meaning(self.DOUBT, {"fee": 0.2, "late card": 0.3, "new pin": 0.6, "lost pin": 0.5})
+        assert found == self.DOUBT._replace(candidates=("new pin", "lost pin", "fee"))
+
+    def test_a_session_whose_own_label_is_nearest_is_not_in_doubt(self):
+        assert by_meaning(self.DOUBT, {"late card": 0.6, "new pin": 0.5}) is None
+
+    def test_a_label_without_another_session_is_in_doubt(self):
+        found = by_meaning(self.DOUBT, {"new pin": -0.1})
+        assert found and found.candidates == ("new pin",)
+
+    def test_without_another_label_there_is_nothing_to_choose(self):
+        assert by_meaning(self.DOUBT, {"late card": 0.6}) is None
+
+    def test_only_some_labels_are_offered(self):
+        found = by_meaning(self.DOUBT, {f"label {at}": at / 100 for at in range(30)})
+        assert found and found.candidates == tuple(f"label {at}" for at in range(29, 19, -1))
+
+
 class TestNearCopies:
     """Sessions whose users said nearly the same should have one label."""
 
@@ -60,21 +90,20 @@ class TestNearCopies:
     def test_a_session_is_asked_whether_the_label_of_its_near_copies_fits(self):
         said = "Hi, my new card has not arrived in Oslo"
         near = [labelled("my new card has not arrived in Rome!", "late card", at) for at in (1, 2)]
-        found = self.choices(*near, labelled("name a star for me", "name of a star", 3)).doubt(
+        found = self.choices(*near, labelled("name a star for me", "name of a star", 3)).doubt_of_near_copy(
             labelled(said, "new pin")
         )
         assert found == Doubt(said, "new pin", ("late card",), near[0])
 
     def test_a_session_with_the_label_of_its_near_copies_is_not_looked_at(self):
         session = labelled("change my pin", "late card")
-        assert self.choices().doubt(session) is not None
-        assert self.choices(labelled("Change my pin!", "late card", 1)).doubt(session) is None
+        assert self.choices(labelled("Change my pin!", "late card", 1)).doubt_of_near_copy(session) is None
 
     def test_of_two_near_copies_only_the_one_with_the_rarer_label_is_asked(self):
         one, other = labelled("order a gold card", "late card", 1), labelled("Order a gold card.", "new pin", 2)
         choices = self.choices(one, other)
-        assert choices.doubt(one) is None
-        found = choices.doubt(other)
+        assert choices.doubt_of_near_copy(one) is None
+        found = choices.doubt_of_near_copy(other)
         assert found is not None
         assert (found.candidates[0], found.near_copy) == ("late card", one)
 
@@ -82,7 +111,7 @@ class TestNearCopies:
         sessions = [
             labelled("order a gold card", label, at) for at, label in enumerate(("late card", "new pin", "new pin"))
         ]
-        asked = [choices is not None for choices in map(self.choices(*sessions).doubt, sessions)]
+        asked = [choices is not None for choices in map(self.choices(*sessions).doubt_of_near_copy, sessions)]
         assert asked == [True, False, False]
 
     def test_sessions_that_differ_in_a_word_of_their_labels_are_not_near_copies(self):
@@ -91,26 +120,30 @@ class TestNearCopies:
             labelled("change the card for Rome", "late card", 2),
         )
         choices = self.choices(pin, card)
-        assert [(doubt is None or doubt.near_copy is None) for doubt in map(choices.doubt, (pin, card))] == [True, True]
+        assert [choices.doubt_of_near_copy(one) for one in (pin, card)] == [None, None]
         oslo = labelled("change the card for Oslo", "new pin", 3)
-        found = choices.doubt(oslo)
+        found = choices.doubt_of_near_copy(oslo)
         assert found is not None
         assert found.near_copy == card
 
     def test_a_slip_of_the_keyboard_does_not_distinguish_labels(self):
         sessions = [labelled(f"send a card to {city}", "late card", at) for at, city in enumerate(("Rome", "Oslo"))]
         slip = labelled("send a crad to Rome", "crad to rome", 3)
-        assert self.choices(*sessions, slip).doubt(slip) == Doubt(slip.said, slip.label, ("late card",), sessions[0])
+        found = self.choices(*sessions, slip).doubt_of_near_copy(slip)
+        assert found == Doubt(slip.said, slip.label, ("late card",), sessions[0])
 
     def test_a_session_is_not_its_own_near_copy(self):
         session = labelled("order a gold card", "new pin", 1)
-        assert self.choices(session).doubt(session) == self.choices().doubt(session)
+        assert self.choices(session).doubt_of_near_copy(session) is None
 
     def test_sessions_that_share_a_word_are_not_near_copies(self):
         session = labelled("name a star for me", "name of a star")
         near = self.choices(labelled("name the fee of a card", "late card", 1), labelled("a new pin", "new pin", 2))
-        found = near.doubt(session)
-        assert found is None or found.near_copy is None
+        found = near.doubt_of_near_copy(session)
+        assert found is None
+
+    def test_a_session_without_near_copies_is_not_looked_at_again(self):
+        assert self.choices().doubt_of_near_copy(labelled("change my pin", "late card")) is None
 
     def test_a_request_shows_the_near_copy(self):
         near = labelled("order the gold card", "late card", 1)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from parley.domain.auto_analyze.contract import GIVEN_ROUND, PROBED_ROUND, LabelKind, LabelOrigin
 from parley.domain.auto_analyze.evidence import LabelEvidence, combined
 from parley.domain.auto_analyze.likeness import Likeness
-from parley.domain.auto_analyze.merging import read_merges, spelled_alike
+from parley.domain.auto_analyze.merging import merges_of, read_groups, spelled_alike
 from parley.domain.auto_analyze.sampling import coverage
 from parley.domain.auto_analyze.taxonomy import Allowed, GivenLabel, Taxonomy, with_other, within
 from parley.domain.auto_analyze.validation import judge
@@ -92,7 +92,8 @@ def test_the_origin_of_a_label_is_shown_in_words(first_round: int, found: str):
 
 
 def merged(*labels: LabelEvidence, group: Sequence[str]) -> dict[str, str]:
-    return read_merges(grouped(group), labels, Likeness({one.label: one.text for one in labels})).mapping
+    groups = read_groups(grouped(group), labels)
+    return merges_of(groups, Likeness({one.label: one.text for one in labels})).mapping
 
 
 def test_a_given_label_is_neither_merged_nor_renamed():

@@ -1,0 +1,92 @@
+"""How near labels and sessions are by meaning, where this worker computes vectors of texts: see `Parts.embedder`.
+
+A worker that computes none compares words. The workers of a run should be alike in this: they share its requests, and
+one that is repeated elsewhere would look at other sessions.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from activities.logs import step_logger
+from parley.domain.auto_analyze.evidence import LabelEvidence
+from parley.domain.auto_analyze.reassigning import Doubt, by_meaning
+from parley.embedder import Embedder, Vector
+from parley.embedder.index import VectorIndex
+
+# Other texts of the process wait for so many at most.
+TEXTS_AT_ONCE = 16
+
+log = step_logger(__name__)
+
+
+class Meaning:
+    """Computes vectors of texts. `embedder`: None: this worker computes none."""
+
+    def __init__(self, embedder: Embedder | None = None) -> None:
+        self._embedder = embedder
+
+    async def of_labels(self, labels: Iterable[LabelEvidence]) -> dict[str, Vector]:
+        """The mean of the vectors of each label's examples, without labels that have none."""
+        known = await self.of_examples(labels)
+        return {label: mean([*examples.values()]) for label, examples in known.items()}
+
+    async def of_examples(self, labels: Iterable[LabelEvidence]) -> dict[str, dict[str, Vector]]:
+        """The vectors of each label's examples, without labels that have none; empty where none can be computed."""
+        shown = {one.label: one.examples for one in labels if one.examples}
+        texts = [*dict.fromkeys(example for examples in shown.values() for example in examples)]
+        vectors = await self.of_texts(texts)
+        if not vectors:
+            return {}
+        return {label: {text: vectors[text] for text in examples} for label, examples in shown.items()}
+
+    async def of_texts(self, texts: Sequence[str]) -> dict[str, Vector]:
+        """The vector of each text; empty where none can be computed."""
+        found: dict[str, Vector] = {}
+        if self._embedder is None:
+            return found
+        try:
+            for start in range(0, len(texts), TEXTS_AT_ONCE):
+                some = texts[start : start + TEXTS_AT_ONCE]
+                found |= zip(some, await self._embedder.vectors(some), strict=True)
+        except Exception:  # any fault of the model or its runtime
+            log.exception("cannot compute vectors: words are compared")
+            return {}
+        return found
+
+
+WORDS_ALONE = Meaning()
+
+
+class LabelVectors:
+    """The labels that sessions choose from, by the vectors of their examples.
+
+    Args:
+        meaning: computes the vectors of sessions.
+        examples: the vectors of each label's examples, by text.
+    """
+
+    def __init__(self, meaning: Meaning, examples: Mapping[str, Mapping[str, Vector]]) -> None:
+        self._meaning, self._examples = meaning, examples
+        self._index = VectorIndex({label: mean([*own.values()]) for label, own in examples.items()})
+
+    async def doubts(self, doubts: Mapping[int, Doubt]) -> dict[int, Doubt]:
+        """Of doubts by words, by ordinal, those that the meaning does not remove."""
+        vectors = await self._meaning.of_texts([*dict.fromkeys(doubt.said for doubt in doubts.values())])
+        found = {
+            ordinal: by_meaning(doubt, self._likeness(doubt, vectors[doubt.said])) if vectors else doubt
+            for ordinal, doubt in doubts.items()
+        }
+        return {ordinal: doubt for ordinal, doubt in found.items() if doubt is not None}
+
+    def _likeness(self, doubt: Doubt, vector: Vector) -> dict[str, float]:
+        """How near each label is to what the user of a session said; its own one without what it said itself."""
+        near = self._index.likeness(vector)
+        near.pop(doubt.label, None)
+        others = [own for text, own in self._examples.get(doubt.label, {}).items() if text != doubt.said]
+        if others:
+            near |= VectorIndex({doubt.label: mean(others)}).likeness(vector)
+        return near
+
+
+def mean(vectors: Sequence[Vector]) -> Vector:
+    """The mean of some vectors."""
+    return [sum(values) / len(vectors) for values in zip(*vectors, strict=True)]
