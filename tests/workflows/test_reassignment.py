@@ -8,11 +8,13 @@ import pytest
 from sqlalchemy import select
 from sqlmodel import col
 from temporalio import workflow
+from temporalio.client import Client as TemporalClient
 
-from parley import AutoAnalyzeHandle, Client
+from parley import AutoAnalyzeHandle, Client, Settings
 from parley.domain.auto_analyze.contract import ExportedSession, LabelKind, Phase, Statistics
+from parley.storage.database import Database
 from parley.storage.tables import AutoSession, PaidRequest
-from tests.parts import SimulatorAdmin
+from tests.parts import SimulatorAdmin, running_workers
 from tests.workflows.test_auto_analyze import chat, results_of, sessions_of, start
 from tests.workflows.test_auto_analyze_control import held, settled
 from workflows.auto_analyze import reassignment
@@ -199,3 +201,16 @@ class TestSecondLook:
         for row in rows:
             assert row.better_intent is None or row.canonical_intent == row.better_intent
         assert {row.intent for row in rows} == {session.original_intent for session in await sessions_of(client, job)}
+
+
+async def test_fewer_sessions_are_looked_at_where_vectors_can_be_computed(
+    client: Client, path: Path, temporal: TemporalClient, database: Database, settings: Settings
+) -> None:
+    by_meaning = settings.model_copy(update={"memory_vectors": "local"})
+    async with running_workers(temporal, database, settings):
+        words = statistics_of(await (await run(client, path, mixed(60), run_name="words")).report())
+    async with running_workers(temporal, database, by_meaning):
+        meaning = statistics_of(await (await run(client, path, mixed(60), run_name="meaning")).report())
+    assert 0 < meaning.looked_at < words.looked_at
+    assert meaning.labelled == words.labelled == 60
+    assert await client.audit() == []
