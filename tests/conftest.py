@@ -64,7 +64,7 @@ gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """Search for circles of objects again, but not among modules and tests: to scan them took a tenth of the CPU time."""
+    """Search for circles again, but not among modules and tests: to scan them took a tenth of the CPU time."""
     gc.freeze()
     gc.enable()
 
