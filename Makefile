@@ -21,7 +21,7 @@ test: install  ## the whole test suite, in three processes with separate servers
 	@$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 coverage: install  ## the same with its line coverage; SlipCover now and then crashes a test process
-	@$(BIN)/python -m slipcover --json --out .coverage.json -m pytest -p tests.line_coverage --numprocesses 3 --dist worksteal
+	@$(BIN)/python -m slipcover --json --out .coverage.json -m pytest -p slipcover.pytest_plugin -p tests.line_coverage --numprocesses 3 --dist worksteal
 
 check: install  ## lint, format, types, architecture
 	@$(BIN)/ruff check .

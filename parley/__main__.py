@@ -3,13 +3,14 @@
 import signal
 import sys
 
-from parley.process import leave
+from parley.process import leave, loading
 
 
 def main() -> None:
     """Run the command line: an error becomes one line and exit code 2 (the caller's input) or 1 (a failed run)."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from parley.cli.main import execute  # noqa: PLC0415
+    with loading():
+        from parley.cli.main import execute  # noqa: PLC0415
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):

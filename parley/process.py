@@ -1,11 +1,13 @@
 """How a process of Parley is started from a shell, and how it ends. It loads little, so that `--help` is quick."""
 
+import gc
 import logging
 import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +18,17 @@ def command(*arguments: str) -> str:
     found = shutil.which("parley")
     is_found = found is not None and Path(found).resolve() == installed.resolve()
     return shlex.join(["parley" if is_found or not installed.exists() else str(installed), *arguments])
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Load modules without garbage collections: modules stay, and to scan them took a sixth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def run_service(name: str, service: Callable[[], Coroutine[Any, Any, None]], formatter: logging.Formatter) -> int:

@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 from typer.main import get_group
 
 from parley.cli.console import err, log_to_stderr, out
+from parley.process import loading
 
 if TYPE_CHECKING:
     from parley.domain.errors import ParleyError
@@ -107,7 +108,8 @@ class LoadedCommands(MutableMapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         command = COMMANDS[name]
-        loaded = get_group(import_module(f"parley.cli.{command.module}").app)
+        with loading():
+            loaded = get_group(import_module(f"parley.cli.{command.module}").app)
         # The app of a group with commands of its own is in a module of its name, without other commands.
         return loaded.commands.get(name, loaded)
 

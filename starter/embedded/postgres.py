@@ -159,6 +159,9 @@ class Postgres:
                 "--locale-provider=builtin",
                 "--builtin-locale=C.UTF-8",
                 "--no-instructions",
+                # Repeated hashing protects passwords that can be guessed. This one has 192 random bits, and with the
+                # default of 4,096 the client of each new connection computes for 3 ms.
+                *("--set", "scram_iterations=1"),
             ),
         ]
         try:

@@ -1,4 +1,4 @@
-"""200 concurrent generations with a cap that covers 50: exactly 50 are paid, the others are refused with the reason."""
+"""80 concurrent generations with a cap that covers 20: exactly 20 are paid, the others are refused with the reason."""
 
 import asyncio
 from collections import Counter
@@ -16,7 +16,7 @@ from tests.parts import SimulatorAdmin
 
 pytestmark = pytest.mark.usefixtures("worker")
 
-CALLERS, FITTING = 200, 50
+CALLERS, FITTING = 80, 20
 USER = "ann"
 MODELS = (
     (Provider.ANTHROPIC, "claude-sonnet-4-6"),
