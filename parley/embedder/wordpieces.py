@@ -3,6 +3,7 @@
 The library `tokenizers` would bring a client of a model hub, which nothing here needs.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from functools import cache
@@ -12,6 +13,8 @@ VOCABULARY = Path(__file__).with_name("wordpieces.txt")
 UNKNOWN, BEGIN, END = "[UNK]", "[CLS]", "[SEP]"
 CONTINUED = "##"
 LONGEST_WORD = 100
+# Of a script without blanks, a sentence is one word.
+WORDS = re.compile(r"\w+|[^\w\s]")
 # The ranges that Unicode's categories do not have: ASCII's symbols count as punctuation, and each Han sign is a word.
 SYMBOLS = frozenset("$+<=>^`|~")
 HAN = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F))
@@ -33,6 +36,15 @@ def token_ids(text: str, most: int) -> list[int]:
         if len(found) >= most:
             break
     return [*found[: most - 1], known[END]]
+
+
+def pieces_per_word(text: str) -> float:
+    """How many pieces a word of the text has, at the mean; 0 without words. The vocabulary has most words of English
+    whole, and cuts those of other languages: its fertility (Rust and others 2021, How Good is Your Tokenizer?)."""
+    words = WORDS.findall(text)
+    known = vocabulary()
+    pieces = sum(1 for word in words for part in _words(word) for _ in _pieces(part, known))
+    return pieces / len(words) if words else 0.0
 
 
 def _words(text: str) -> Iterator[str]:

@@ -53,6 +53,40 @@ async def test_the_product_of_two_labels_is_the_mean_likeness_of_their_examples(
     assert product(found["late card"], found["new pin"]) == pytest.approx(sum(pairs) / len(pairs))
 
 
+async def test_examples_of_a_language_that_the_model_does_not_know_are_left_to_words(meaning: Meaning):
+    """ "I want my money back" is not near to the same in German."""
+    refund = LabelEvidence(label="refund", examples=("I want my money back", "Ich will mein Geld zurück haben"))
+    geld = LabelEvidence(label="geld", examples=("Ich möchte mein Geld zurück",))
+    found = await meaning.of_examples([refund, geld])
+    assert {label: [*examples] for label, examples in found.items()} == {"refund": ["I want my money back"]}
+
+
+async def test_a_session_in_another_language_stays_in_doubt_by_its_words(meaning: Meaning):
+    vectors = LabelVectors(meaning, await meaning.of_examples([LATE, PIN]))
+    doubts = {1: Doubt("meine Karte ist noch nicht angekommen", "late card", ("new pin",))}
+    assert await vectors.doubts(doubts) == doubts
+
+
+@pytest.mark.parametrize(
+    ("text", "is_known"),
+    [
+        ("where is my parcel?", True),
+        ("Please reset the password of my account, I forgot it.", True),
+        ("", True),
+        ("ich habe mein Passwort vergessen", False),
+        ("remboursement s'il vous plaît", False),
+        ("¿dónde está mi pedido?", False),
+        ("gdzie jest moja paczka", False),
+        ("荷物が届きません", False),
+        ("我忘记了密码", False),
+        ("где моя посылка", False),
+        ("لم يصل طردي", False),
+    ],
+)
+def test_a_language_that_the_model_does_not_know_has_words_of_many_pieces(text: str, is_known: bool):
+    assert process_embedder().knows(text) == is_known
+
+
 async def test_a_session_in_doubt_chooses_among_the_nearest_labels(meaning: Meaning):
     vectors = LabelVectors(meaning, await meaning.of_examples([LATE, PIN, FEE]))
     wrong = Doubt("I want to use other digits at the cash machine", "late card", ("fee",))

@@ -31,7 +31,7 @@ SEVERAL_EXAMPLES, LEAST_LIKENESS = 2, 0.02
 # Labels whose examples are less alike than this by meaning, on average, are not merged. Of merges that a labeller
 # wanted on four data sets, 7% of the right ones and 37% of the wrong ones are below it (measured, with MiniLM).
 LEAST_LIKENESS_BY_MEANING = 0.46
-# The mean of the vectors of each label's examples, by label.
+# The mean of the vectors of each label's examples, by label; without labels that have none.
 Meaning = Mapping[str, Sequence[float]]
 NOT_COMPARED: Meaning = {}
 JOINTS = re.compile(r"[\s\-/&]+")
