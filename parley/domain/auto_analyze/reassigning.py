@@ -111,8 +111,8 @@ class Choices:
 def by_meaning(doubt: Doubt, likeness: Mapping[str, float]) -> Doubt | None:
     """The doubt with the candidates that are nearest by meaning; None if the own label of the session is nearest.
 
-    `likeness`: how near each label is to what the user said. An own label that is not in it is in doubt. Other labels
-    that are not in it have no vector: they stay candidates by their words, and the nearest one by words keeps the doubt.
+    `likeness`: how near each label is to what the user said. An own label that is not in it is in doubt. Others that
+    are not in it have no vector: they stay candidates by their words, and if one is the nearest by words, the doubt stays.
     """
     own = likeness.get(doubt.label, -1.0)
     labels = likeness.keys() - {doubt.label}
