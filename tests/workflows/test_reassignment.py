@@ -207,10 +207,12 @@ async def test_fewer_sessions_are_looked_at_where_vectors_can_be_computed(
     client: Client, path: Path, temporal: TemporalClient, database: Database, settings: Settings
 ) -> None:
     by_meaning = settings.model_copy(update={"memory_vectors": "local"})
+    # The model knows the words of each.
+    plain = [chat(number, f"{_said(number)}, I am customer {number}") for number in range(60)]
     async with running_workers(temporal, database, settings):
-        words = statistics_of(await (await run(client, path, mixed(60), run_name="words")).report())
+        words = statistics_of(await (await run(client, path, plain, run_name="words")).report())
     async with running_workers(temporal, database, by_meaning):
-        meaning = statistics_of(await (await run(client, path, mixed(60), run_name="meaning")).report())
+        meaning = statistics_of(await (await run(client, path, plain, run_name="meaning")).report())
     assert 0 < meaning.looked_at < words.looked_at
     assert meaning.labelled == words.labelled == 60
     assert await client.audit() == []
@@ -221,8 +223,9 @@ async def test_a_run_that_is_repeated_where_other_sessions_are_in_doubt_ends(
 ) -> None:
     """Workers with and without vectors ask about other sessions in a request of the same id: its reply is taken."""
     by_meaning = settings.model_copy(update={"memory_vectors": "local"})
+    plain = [chat(number, f"{_said(number)}, I am customer {number}") for number in range(60)]
     async with running_workers(temporal, database, settings):
-        job = await run(client, path, mixed(60))
+        job = await run(client, path, plain)
         before, asked = await results_of(client, job), await requests_of(client, "reassignment")
     async with running_workers(temporal, database, by_meaning):
         again = await (await reset_to_start(temporal, job.id, AutoAnalyzeResult)).result()

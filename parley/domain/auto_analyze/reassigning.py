@@ -112,7 +112,7 @@ def by_meaning(doubt: Doubt, likeness: Mapping[str, float]) -> Doubt | None:
     """The doubt with the candidates that are nearest by meaning; None if the own label of the session is nearest.
 
     `likeness`: how near each label is to what the user said. An own label that is not in it is in doubt. Others that
-    are not in it have no vector: they stay candidates by words, and a doubt whose nearest label by words has none stays.
+    are not in it have no vector: they stay candidates by words, and if the nearest by words is one, the doubt stays.
     """
     own = likeness.get(doubt.label, -1.0)
     labels = likeness.keys() - {doubt.label}
