@@ -29,6 +29,7 @@ from parley.domain.auto_analyze.contract import (
     ClassifyStep,
     CondenseStep,
     Job,
+    LabelKind,
     ReassignOutcome,
     ReassignStep,
     RequestOutcome,
@@ -229,7 +230,9 @@ class LabellingActivities:
                 raise
             return ResolveOutcome(too_long_for=model)
         groups = read_groups(reply, labels)
-        meaning = await self._meaning.of_labels(one for group in groups.groups for one in group)
+        # What users said first shows their intent, and not why or where they left.
+        shown = groups.groups if step.kind is LabelKind.INTENT else ()
+        meaning = await self._meaning.of_labels(one for group in shown for one in group)
         merges = merges_of(groups, compared.likeness, meaning)
         merged = await store_merges(self._database, step, merges.mapping)
         counted = {"found": merges.found, "kept_apart": merges.refused, "merged": merged, "problem": merges.problem}

@@ -7,9 +7,12 @@ sessions.
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from operator import mul
 
 from activities.logs import step_logger
 from parley.domain.auto_analyze.evidence import LabelEvidence
+from parley.domain.auto_analyze.merging import LabelMeaning
 from parley.domain.auto_analyze.reassigning import Doubt, by_meaning
 from parley.embedder import Embedder, Vector
 from parley.embedder.index import VectorIndex
@@ -26,13 +29,14 @@ class Meaning:
     def __init__(self, embedder: Embedder | None = None) -> None:
         self._embedder = embedder
 
-    async def of_labels(self, labels: Iterable[LabelEvidence]) -> dict[str, Vector]:
-        """The mean of the vectors of each label's examples, without labels that have none.
+    async def of_labels(self, labels: Iterable[LabelEvidence]) -> dict[str, LabelMeaning]:
+        """What labels mean by their examples, without labels that have less than two in a language that is known.
 
         So examples in different languages are not compared: their vectors are not alike, whatever they mean.
         """
         known = await self.of_examples(labels)
-        return {label: mean([*examples.values()]) for label, examples in known.items()}
+        several = {label: [*examples.values()] for label, examples in known.items() if len(examples) > 1}
+        return {label: LabelMeaning(mean(vectors), _coherence(vectors)) for label, vectors in several.items()}
 
     async def of_examples(self, labels: Iterable[LabelEvidence]) -> dict[str, dict[str, Vector]]:
         """The vectors of each label's examples, without labels that have none; empty where none can be computed."""
@@ -98,6 +102,12 @@ class LabelVectors:
         if others:
             near |= VectorIndex({doubt.label: mean(others)}).likeness(vector)
         return near
+
+
+def _coherence(vectors: Sequence[Vector]) -> float:
+    """The mean likeness of two of some vectors."""
+    pairs = [*combinations(vectors, 2)]
+    return sum(sum(map(mul, one, other)) for one, other in pairs) / len(pairs)
 
 
 def mean(vectors: Sequence[Vector]) -> Vector:

@@ -7,12 +7,14 @@ import pytest
 
 from activities.auto_analyze.meaning import TEXTS_AT_ONCE, LabelVectors, Meaning
 from parley.domain.auto_analyze.evidence import LabelEvidence
+from parley.domain.auto_analyze.likeness import Likeness
+from parley.domain.auto_analyze.merging import differ
 from parley.domain.auto_analyze.reassigning import Doubt
 from parley.embedder import Embedder, Vector, process_embedder
 from parley.embedder.index import VectorIndex
 
 LATE = LabelEvidence(label="late card", sessions=5, examples=("my card has not arrived", "where is my card"))
-PIN = LabelEvidence(label="new pin", sessions=3, examples=("change my pin", "I want another secret number"))
+PIN = LabelEvidence(label="new pin", sessions=3, examples=("change my pin", "I want another pin for my account"))
 FEE = LabelEvidence(label="fee", sessions=2, examples=("why did you charge me a fee",))
 BARE = LabelEvidence(label="bare", sessions=2)
 
@@ -41,17 +43,32 @@ def product(one: Vector, other: Vector) -> float:
 
 
 async def test_labels_of_one_meaning_are_near_without_a_common_word(meaning: Meaning):
-    digits = LabelEvidence(label="digits", examples=("set a different code for the cash machine",))
-    found = await meaning.of_labels([LATE, PIN, digits, BARE])
+    digits = LabelEvidence(label="digits", examples=("set a different code", "use other digits at the cash machine"))
+    found = await meaning.of_labels([LATE, PIN, FEE, digits, BARE])
     assert found.keys() == {"late card", "new pin", "digits"}
-    assert product(found["digits"], found["new pin"]) > product(found["digits"], found["late card"])
+    near, far = (product(found["digits"].mean, found[label].mean) for label in ("new pin", "late card"))
+    assert near > far
 
 
-async def test_the_product_of_two_labels_is_the_mean_likeness_of_their_examples(meaning: Meaning):
+async def test_the_product_of_two_means_is_the_mean_likeness_of_their_examples(meaning: Meaning):
     found = await meaning.of_labels([LATE, PIN])
     texts = await meaning.of_texts([*LATE.examples, *PIN.examples])
     pairs = [product(texts[one], texts[other]) for one in LATE.examples for other in PIN.examples]
-    assert product(found["late card"], found["new pin"]) == pytest.approx(sum(pairs) / len(pairs))
+    assert product(found["late card"].mean, found["new pin"].mean) == pytest.approx(sum(pairs) / len(pairs))
+    assert found["late card"].coherence == pytest.approx(product(*(texts[one] for one in LATE.examples)))
+
+
+async def test_labels_of_messy_chats_are_merged_as_a_reply_says(meaning: Meaning):
+    """What users said first in these sessions of the samples is alike to nothing, also within one label."""
+    one = LabelEvidence(
+        label="change tariff", examples=("upgrade to 500", "is there anything cheaper for a student lol")
+    )
+    other = LabelEvidence(
+        label="tariff change", examples=("i got moved to a 2 year contract", "go back to the old one")
+    )
+    words = Likeness({label.label: label.text for label in (one, other)})
+    assert not differ(one, other, words, await meaning.of_labels([one, other]))
+    assert differ(LATE, PIN, words, await meaning.of_labels([LATE, PIN]))
 
 
 async def test_examples_of_a_language_that_the_model_does_not_know_are_left_to_words(meaning: Meaning):

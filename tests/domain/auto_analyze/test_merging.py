@@ -10,6 +10,7 @@ from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.auto_analyze.likeness import Likeness
 from parley.domain.auto_analyze.merging import (
     SUSPICIOUS,
+    LabelMeaning,
     Merges,
     chunks,
     merges_of,
@@ -230,14 +231,34 @@ class TestEvidence:
         found = read(grouped(["card", "post", "bank"]), *known)
         assert found == Merges({"post": "card"}, "", 2, 1)
 
-    def test_labels_whose_examples_differ_by_meaning_are_not_merged(self):
-        """Also with one example each, and whatever words they share."""
-        known = [label("card", 5, "where is my card"), label("post", 4, "it has not come"), label("pin", 3, "my card")]
-        groups = read_groups(grouped(["card", "post", "pin"]), known)
-        likeness = Likeness({one.label: one.text for one in known})
-        meaning = {"card": [1.0, 0.0], "post": [0.9, 0.1], "pin": [0.1, 0.9]}
-        assert merges_of(groups, likeness, meaning) == Merges({"post": "card"}, "", 2, 1)
-        assert merges_of(groups, likeness, {"card": [1.0, 0.0]}).mapping == {"post": "card", "pin": "card"}
+    @pytest.mark.parametrize(
+        ("coherences", "pin", "merged"),
+        [
+            pytest.param((0.6, 0.7), [0.1, 0.9], False, id="each is coherent, and they are apart"),
+            pytest.param((0.6, 0.7), [0.9, 0.1], True, id="they are alike"),
+            pytest.param((0.6, 0.3), [0.1, 0.9], True, id="what users say is alike to nothing"),
+            pytest.param((0.3, 0.7), [0.1, 0.9], True, id="the same of the other label"),
+        ],
+    )
+    def test_labels_that_are_coherent_and_apart_by_meaning_are_not_merged(
+        self, coherences: tuple[float, float], pin: list[float], merged: bool
+    ):
+        known = [label("card", 5, "where is my card", "no card"), label("pin", 3, "where is my pin", "no pin")]
+        meaning = {"card": LabelMeaning([1.0, 0.0], coherences[0]), "pin": LabelMeaning(pin, coherences[1])}
+        groups, likeness = (
+            read_groups(grouped(["card", "pin"]), known),
+            Likeness({one.label: one.text for one in known}),
+        )
+        expected = Merges({"pin": "card"}, "", 1) if merged else Merges({}, "", 1, 1)
+        assert merges_of(groups, likeness, meaning) == expected
+
+    def test_words_decide_about_a_label_whose_meaning_is_not_known(self):
+        known = [label("card", 5, "where is my card", "no card"), label("pin", 3, "where is my pin", "no pin")]
+        groups, likeness = (
+            read_groups(grouped(["card", "pin"]), known),
+            Likeness({one.label: one.text for one in known}),
+        )
+        assert merges_of(groups, likeness, {"card": LabelMeaning([1.0, 0.0], 0.9)}).mapping == {"pin": "card"}
 
     def test_only_labels_that_a_reply_groups_are_in_groups(self):
         groups = read_groups(grouped(LABELS[:2], *APART[2:]), labels(*LABELS))
