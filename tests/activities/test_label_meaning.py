@@ -38,7 +38,7 @@ def meaning() -> Meaning:
     return Meaning(process_embedder())
 
 
-def product(one: Vector, other: Vector) -> float:
+def product(one: Sequence[float], other: Sequence[float]) -> float:
     return sum(a * b for a, b in zip(one, other, strict=True))
 
 
