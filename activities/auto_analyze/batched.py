@@ -8,7 +8,7 @@ from activities.auto_analyze.labelling import (
     LabellingActivities,
     PaidRequests,
     charge_of,
-    logical_fingerprint,
+    fingerprint_of_step,
 )
 from activities.auto_analyze.meaning import Meaning
 from activities.auto_analyze.reassigning import answered_in_batches
@@ -139,7 +139,7 @@ class LookRequests:
                     Asked(
                         charge_of(step.job, look.step),
                         look.request,
-                        logical_fingerprint(step.job, look.step) or fingerprint_of(look.request),
+                        fingerprint_of_step(look.step),
                         number,
                     )
                     for look in looks

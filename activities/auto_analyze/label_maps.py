@@ -80,6 +80,9 @@ class LabelMapActivities:
                 await label_maps.lock(tx, *scope)
                 state = await label_maps.state_of(tx, await label_maps.begin(tx, *scope))
                 await label_maps.end_review(tx, *scope)
+            if not state.reassigned:
+                # A run that is reset may end before its second look, or find something else.
+                await label_maps.drop_second_look(tx, *scope)
             await label_maps.apply(tx, *scope, state)
         return AppliedConflicts(
             canonical_labels={kind: len(one.members) for kind, one in state.kinds.items()},

@@ -52,7 +52,7 @@ from parley.domain.auto_analyze.taxonomy import Allowed, within
 from parley.domain.auto_analyze.validation import SessionLabels, Verdict, judge, no_text_labels
 from parley.domain.capabilities import UNKNOWN_MODEL, narrower
 from parley.domain.chat import ChatSession
-from parley.domain.errors import ContextTooLong, EmptyReply
+from parley.domain.errors import ContextTooLong, EmptyReply, IdempotencyConflict
 from parley.domain.reply_json import read_reply_json
 from parley.domain.requests import (
     ChatReply,
@@ -253,6 +253,8 @@ class LabellingActivities:
         for look in await self._looks_left(step):
             try:
                 total = total.plus(await self.look(step, look))
+            except IdempotencyConflict as error:  # a version before has asked, with another fingerprint
+                total = total.plus(ReassignOutcome(problem=str(error)))
             except ContextTooLong:
                 if step.sized_for == UNKNOWN_MODEL:
                     raise
@@ -282,7 +284,8 @@ class LabellingActivities:
 
     async def look(self, step: ReassignStep, look: Look) -> ReassignOutcome:
         """Make one of these requests, and store what it gives."""
-        logical = logical_fingerprint(step.job, look.step)
+        # Which sessions are in doubt depends on whether the worker computes vectors: the same request nevertheless.
+        logical = fingerprint_of_step(look.step)
         reply, usage, _ = await self._request(step.job, step.candidate, look.step, look.request, logical=logical)
         decisions = read_decisions(reply, look.doubts)
         better = {int(name[1:]): label for name, label in decisions.better.items()}
@@ -416,7 +419,12 @@ def logical_fingerprint(job: Job, step: str) -> str | None:
 
     The words of a request may be forgotten in the hours in which a provider has it: it is the same one nevertheless.
     """
-    return hashlib.sha256(step.encode()).hexdigest() if job.input.processing == "batch" else None
+    return fingerprint_of_step(step) if job.input.processing == "batch" else None
+
+
+def fingerprint_of_step(step: str) -> str:
+    """The fingerprint of a request that a repetition may send in other words, whatever these are."""
+    return hashlib.sha256(step.encode()).hexdigest()
 
 
 def _has_text(item: Work) -> bool:

@@ -5,6 +5,7 @@ of a run should be alike in this: they share its requests, and one that is repea
 sessions.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from operator import mul
@@ -51,7 +52,7 @@ class Meaning:
         found: dict[str, Vector] = {}
         if self._embedder is None:
             return found
-        known = [text for text in dict.fromkeys(texts) if self._embedder.knows(text)]
+        known = await asyncio.to_thread(self._known, self._embedder, [*dict.fromkeys(texts)])
         try:
             for start in range(0, len(known), TEXTS_AT_ONCE):
                 some = known[start : start + TEXTS_AT_ONCE]
@@ -60,6 +61,10 @@ class Meaning:
             log.exception("cannot compute vectors: words are compared")
             return {}
         return found
+
+    @staticmethod
+    def _known(embedder: Embedder, texts: Sequence[str]) -> list[str]:
+        return [text for text in texts if embedder.knows(text)]
 
 
 WORDS_ALONE = Meaning()
@@ -80,6 +85,9 @@ class LabelVectors:
     async def doubts(self, doubts: Mapping[int, Doubt]) -> dict[int, Doubt]:
         """Of doubts by words, by ordinal, those that the meaning does not remove."""
         vectors = await self._meaning.of_texts(doubt.said for doubt in doubts.values())
+        return await asyncio.to_thread(self._left, doubts, vectors)
+
+    def _left(self, doubts: Mapping[int, Doubt], vectors: Mapping[str, Vector]) -> dict[int, Doubt]:
         found = {
             ordinal: by_meaning(doubt, self._likeness(doubt, vectors[doubt.said])) if doubt.said in vectors else doubt
             for ordinal, doubt in doubts.items()

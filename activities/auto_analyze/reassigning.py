@@ -71,7 +71,8 @@ class KnownChoices:
         if sum(one.sessions for one in labels) > MOST_BY_MEANING:
             return Known(choices)
         examples = await self._meaning.of_examples(choices.labels.values())
-        return Known(choices, LabelVectors(self._meaning, examples) if examples else None)
+        vectors = await asyncio.to_thread(LabelVectors, self._meaning, examples) if examples else None
+        return Known(choices, vectors)
 
 
 def _sampled_of_each(labels: Sequence[LabelEvidence]) -> int:

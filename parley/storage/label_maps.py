@@ -5,9 +5,9 @@ A change locks the run's row, so that each version is made from the one before i
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, String, cast, func, select, update
+from sqlalchemy import ColumnElement, String, case, cast, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -218,10 +218,11 @@ async def drop_second_look(tx: AsyncSession, workspace_id: str, job_key: str) ->
 
 
 def _given_label(kind: LabelKind, *, reassigned: bool) -> ColumnElement[str]:
-    """What a session was given: by its reply, or by the second look if that counts."""
-    given = [col(getattr(AutoSession, kind.value))]
+    """What a session was given: by its reply, or by the second look if that counts and has changed it."""
+    given: list[Any] = [col(getattr(AutoSession, kind.value))]
     if reassigned and kind is LabelKind.INTENT:
-        given.insert(0, col(AutoSession.better_intent))
+        # One that came back to the label that merging had left goes where its own label goes.
+        given.insert(0, case((col(AutoSession.merged_intent).is_not(None), col(AutoSession.better_intent))))
     return func.coalesce(*given)
 
 

@@ -1,6 +1,7 @@
 """Labels and sessions are compared by the vectors of what users said, where this worker computes them."""
 
 from collections.abc import Sequence
+from threading import get_ident
 
 import pytest
 
@@ -37,7 +38,7 @@ def meaning() -> Meaning:
     return Meaning(process_embedder())
 
 
-def product(one: Vector, other: Vector) -> float:
+def product(one: Sequence[float], other: Sequence[float]) -> float:
     return sum(a * b for a, b in zip(one, other, strict=True))
 
 
@@ -137,6 +138,20 @@ async def test_a_model_that_fails_leaves_doubts_as_they_are(caplog: pytest.LogCa
     doubts = {1: Doubt("the card did not come yet", "late card", ("new pin",))}
     assert await vectors.doubts(doubts) == doubts
     assert "words are compared" in caplog.text
+
+
+async def test_the_event_loop_does_not_wait_for_the_words_of_many_texts(monkeypatch: pytest.MonkeyPatch):
+    """A run has thousands of examples, and a text takes 0.1 ms: streams of other users wait meanwhile."""
+    threads: set[int] = set()
+
+    def knows(_: str) -> bool:
+        threads.add(get_ident())
+        return True
+
+    embedder = process_embedder()
+    monkeypatch.setattr(embedder, "knows", knows)
+    assert len(await Meaning(embedder).of_texts(PIN.examples)) == len(PIN.examples)
+    assert threads and get_ident() not in threads
 
 
 async def test_many_texts_are_computed_a_few_at_once():

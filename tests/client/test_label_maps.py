@@ -1,6 +1,7 @@
 """A person changes the labels of a run that has ended: versions, sessions, conflicts, and other workspaces."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +28,7 @@ GIVEN = (
     ("money back", None),
     ("parcel", None),
 )
+BETTER = {place: label for place, (_, label) in enumerate(GIVEN) if label}
 # Written alike, and by the reply to a request.
 MERGES = (
     ("invoices", "invoice", -1, None),
@@ -36,7 +38,9 @@ MERGES = (
 )
 
 
-async def fill(client: Client, backend: Backend, *, ended: bool = True) -> AutoAnalyzeHandle:
+async def fill(
+    client: Client, backend: Backend, *, ended: bool = True, better: Mapping[int, str] = BETTER
+) -> AutoAnalyzeHandle:
     """A run as its workflow leaves it, with a second look."""
     own = {"workspace_id": client.workspace_id}
     run: dict[str, Any] = own | {"job_key": JOB}
@@ -60,7 +64,6 @@ async def fill(client: Client, backend: Backend, *, ended: bool = True) -> AutoA
         mappings = {kind: await runs.canonical_labels(tx, *scope, kind, 1000) for kind in Kind}
         version = await label_maps.record_merges(tx, *scope, mappings)
         await label_maps.apply(tx, *scope, await label_maps.state_of(tx, version))
-        better = {place: label for place, (_, label) in enumerate(GIVEN) if label}
         await reassignments.store(tx, *scope, better)
         await reassignments.apply(tx, *scope)
         await label_maps.record_second_look(tx, *scope)
@@ -216,3 +219,13 @@ async def test_several_merges_are_rejected_in_one_version(run: AutoAnalyzeHandle
     ]
     with pytest.raises(InvalidInput, match="names no merge"):
         await run.labels.reject([])
+
+
+async def test_a_session_that_came_back_to_its_label_is_split_out_with_it(client: Client, backend: Backend):
+    """By itself it got another label; the second look at near copies gave it the one that merging had left."""
+    run = await fill(client, backend, better={1: "billing", 4: "refund"})
+    assert named(await run.labels.show(LabelKind.INTENT), "billing").sessions == 4
+    counts = {one.label: one.sessions for one in named(await run.labels.show(), "billing").merged}
+    assert counts == {"bill": 2, "invoice": 0, "invoices": 1}
+    await run.labels.split("billing", ["bill"])
+    assert (await intents(client))[:5] == ["billing", "bill", "bill", "billing", "refund"]

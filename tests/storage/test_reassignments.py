@@ -1,15 +1,19 @@
 """The second look at sessions: each is in one batch, and keeps what it had."""
 
+from decimal import Decimal
+
 import pytest
 from sqlalchemy import text
 
-from parley.domain.auto_analyze.contract import Aspect
+from activities.auto_analyze.label_maps import LabelMapActivities
+from activities.boundary import without_boundary
+from parley.domain.auto_analyze.contract import ApplyConflicts, Aspect, AutoAnalyzeInput, Job
 from parley.domain.auto_analyze.validation import no_text_labels
 from parley.domain.chat import Containment
 from parley.storage import auto_analyze as runs
 from parley.storage import reassignments
 from parley.storage.database import Database
-from tests.storage.test_auto_analyze import Run, labels
+from tests.storage.test_auto_analyze import DATASET, Run, labels
 
 
 @pytest.fixture
@@ -128,3 +132,18 @@ async def test_copies_are_not_looked_at_and_get_what_their_originals_get(databas
 async def test_nothing_to_store_changes_nothing(run: Run):
     await run.call(reassignments.store, {})
     assert await run.call(reassignments.apply) == 0
+
+
+async def test_a_run_that_merges_again_forgets_what_its_second_look_had_changed(run: Run):
+    """It was reset, and may end before its second look, or find something else."""
+    await run.call(reassignments.plan, 10)
+    await run.call(reassignments.store, {0: "bill"})
+    assert await run.call(reassignments.apply) == 1
+    workspace_id, job_key = run.scope
+    given = AutoAnalyzeInput(workspace_id=workspace_id, dataset_id=DATASET, user_id="ann", budget_usd=Decimal(1))
+    again = ApplyConflicts(job=Job(input=given, job_key=job_key, workflow_id="workflow"))
+    await without_boundary(LabelMapActivities.apply_conflicts)(LabelMapActivities(run.database), again)
+    assert [(one.intent, one.reassigned_from) for one in (await run.exported())[:1]] == [("refund", None)]
+    await run.call(reassignments.store, {0: "refund"})
+    assert await run.call(reassignments.apply) == 0
+    assert [(one.intent, one.reassigned_from) for one in (await run.exported())[:1]] == [("refund", None)]

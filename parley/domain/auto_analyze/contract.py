@@ -665,7 +665,8 @@ class Statistics(Model):
     `given_labels`: labels that the run started from. `outside`: labels in replies that a closed kind does not have; the
     session was asked again, and then got "other". `already_labelled`: sessions that are left out, because the earlier
     run of `since` has labelled them.
-    `looked_at`: sessions whose intent was in doubt and was looked at again, `reassigned`: those that got another one.
+    `looked_at`: sessions whose intent was in doubt and was looked at again, those in doubt by themselves and as near
+    copies twice. `reassigned`: sessions that got another one.
     `quotes_missing`: labels from replies without a quote that is in their session. `reviewed`: whether a person
     approved the merges; None for a run without a review.
     `consistency`: None for a run that ended early. `batch`: None for a run that asked nothing in batches.

@@ -111,14 +111,17 @@ class Choices:
 def by_meaning(doubt: Doubt, likeness: Mapping[str, float]) -> Doubt | None:
     """The doubt with the candidates that are nearest by meaning; None if the own label of the session is nearest.
 
-    `likeness`: how near each label is to what the user said. An own label that is not in it has no other session.
+    `likeness`: how near each label is to what the user said. An own label that is not in it is in doubt. Others that
+    are not in it have no vector: they stay candidates by words, and if the nearest by words is one, the doubt stays.
     """
     own = likeness.get(doubt.label, -1.0)
     labels = likeness.keys() - {doubt.label}
     others = nlargest(CANDIDATES_BY_MEANING, labels, key=lambda label: (likeness[label], label))
-    if not others or likeness[others[0]] < own:
+    by_words = [label for label in doubt.candidates if label not in likeness]
+    words_decide = bool(by_words) and by_words[0] == doubt.candidates[0]
+    if not words_decide and (not others or likeness[others[0]] < own):
         return None
-    return doubt._replace(candidates=tuple(others))
+    return doubt._replace(candidates=(*others, *by_words)[:CANDIDATES])
 
 
 def parts(doubts: Mapping[int, Doubt], costs: Mapping[str, int], room: int, most: int) -> Iterator[dict[int, Doubt]]:

@@ -60,7 +60,7 @@ class TestDoubts:
 
 
 class TestMeaning:
-    DOUBT = Doubt("I want other digits", "late card", ("fee",))
+    DOUBT = Doubt("I want other digits", "late card", ("new pin",))
 
     def test_candidates_are_the_labels_that_are_nearest_by_meaning(self):
         found = by_meaning(self.DOUBT, {"fee": 0.2, "late card": 0.3, "new pin": 0.6, "lost pin": 0.5})
@@ -74,10 +74,22 @@ class TestMeaning:
         assert found and found.candidates == ("new pin",)
 
     def test_without_another_label_there_is_nothing_to_choose(self):
-        assert by_meaning(self.DOUBT, {"late card": 0.6}) is None
+        assert by_meaning(self.DOUBT._replace(candidates=()), {"late card": 0.6}) is None
+
+    def test_a_label_without_a_vector_is_offered_as_the_words_say(self):
+        """Its examples are in a language that the model does not know, or none could be read."""
+        doubt = self.DOUBT._replace(candidates=("fee", "otro código"))
+        found = by_meaning(doubt, {"late card": 0.3, "fee": 0.2, "new pin": 0.6})
+        assert found and found.candidates == ("new pin", "fee", "otro código")
+
+    def test_meaning_does_not_remove_a_doubt_for_a_label_without_a_vector(self):
+        doubt = self.DOUBT._replace(candidates=("otro código", "fee"))
+        found = by_meaning(doubt, {"late card": 0.6, "fee": 0.2})
+        assert found and found.candidates == ("fee", "otro código")
+        assert by_meaning(doubt._replace(candidates=("fee", "otro código")), {"late card": 0.6, "fee": 0.2}) is None
 
     def test_only_some_labels_are_offered(self):
-        found = by_meaning(self.DOUBT, {f"label {at}": at / 100 for at in range(30)})
+        found = by_meaning(self.DOUBT, {f"label {at}": at / 100 for at in range(30)} | {"new pin": -0.5})
         assert found and found.candidates == tuple(f"label {at}" for at in range(29, 19, -1))
 
 
