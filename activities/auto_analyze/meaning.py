@@ -6,6 +6,7 @@ sessions.
 """
 
 import asyncio
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from operator import mul
@@ -79,7 +80,11 @@ class LabelVectors:
     """
 
     def __init__(self, meaning: Meaning, examples: Mapping[str, Mapping[str, Vector]]) -> None:
-        self._meaning, self._examples = meaning, examples
+        self._meaning = meaning
+        # They are kept as long as the run is known. A list of numbers takes eight times as much.
+        self._examples = {
+            label: {text: array("f", vector) for text, vector in own.items()} for label, own in examples.items()
+        }
         self._index = VectorIndex({label: mean([*own.values()]) for label, own in examples.items()})
 
     async def doubts(self, doubts: Mapping[int, Doubt]) -> dict[int, Doubt]:
@@ -110,6 +115,6 @@ def _coherence(vectors: Sequence[Vector]) -> float:
     return sum(sum(map(mul, one, other)) for one, other in pairs) / len(pairs)
 
 
-def mean(vectors: Sequence[Vector]) -> Vector:
+def mean(vectors: Sequence[Sequence[float]]) -> Vector:
     """The mean of some vectors."""
     return [sum(values) / len(vectors) for values in zip(*vectors, strict=True)]
