@@ -9,15 +9,15 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import nlargest
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from math import log, sqrt
 from operator import neg
 
 # One term for each character of scripts without blanks, and one for each word of others.
 WORDS = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]|[^\W_]+(?:['’][^\W_]+)?")
 STEM, LONG = 4, 6
-# Shorter words with one character more or less are other words.
-SHORTEST_SLIP = 4
+# Shorter words with one character more or less are other words, and so are those of two characters that are exchanged.
+SHORTEST_SLIP, SHORTEST_EXCHANGE = 4, 3
 # A term of more texts than this share says nothing. Of a few texts, each term is worth something.
 COMMON_SHARE, FEW_TEXTS = 0.5, 8
 Vector = Mapping[str, float]
@@ -44,38 +44,67 @@ def _terms(words: Sequence[str]) -> Iterator[str]:
 class Spelling:
     """Finds the word that is meant where the keyboard slipped.
 
-    A slip exchanges two neighbouring characters, adds one or omits one. A word that no more than one text has, and that
-    is one slip from a word of several texts, is taken for it; for the most frequent one, if there are more.
+    A slip exchanges two neighbouring characters, of which one may be the blank between two words, adds one or omits
+    one. A word that no more than one text has, and that is one slip from a word of several texts, is taken for it; for
+    the most frequent one, if there are more. Of two words that one text has each, the first by the alphabet is meant.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        counted = Counter(word for text in texts for word in {*_words(text)})
-        self._usual = {word for word, count in counted.items() if count > 1}
+        of_texts = [_words(text) for text in texts]
+        self._counted = _counted(of_texts)
+        # Words whose blank slipped are none.
+        self._counted = counted = _counted([self._with_blanks(words) for words in of_texts])
         self._meant: dict[str, str] = {}
-        for word in sorted(filter(_may_slip, self._usual), key=lambda word: (-counted[word], word)):
+        for word in sorted(filter(self._is_usual, counted), key=lambda word: (-counted[word], word)):
             for slip in _slips(word):
                 self._meant.setdefault(slip, word)
+        rare = {word for word, count in counted.items() if count == 1 and len(word) >= SHORTEST_SLIP}
+        for word in sorted(rare):
+            if self._of(word) == word:
+                self._meant |= {slip: word for slip in _slips(word) if slip in rare and slip not in self._meant}
 
     def terms(self, text: str) -> Iterator[str]:
         """The terms of a text, with the words that are meant."""
-        return _terms([word if word in self._usual else self._of(word) for word in _words(text)])
+        words = self._with_blanks(_words(text))
+        return _terms([word if self._is_usual(word) else self._of(word) for word in words])
+
+    def _is_usual(self, word: str) -> bool:
+        return self._counted[word] > 1
+
+    def _with_blanks(self, words: list[str]) -> list[str]:
+        """The words, with blanks in their places: "wasc harged" is "was charged", if texts have these words."""
+        for at, (one, other) in enumerate(pairwise(words)):
+            if self._is_usual(one) and self._is_usual(other):
+                continue
+            slips = (one[:-1], one[-1] + other), (one + other[0], other[1:])
+            known = [pair for pair in slips if self._counted.keys() >= {*pair}]
+            # Where one text has each, both are read in one way.
+            meant = max([(one, other), *known], key=lambda pair: (sum(self._counted[word] for word in pair), pair))
+            if meant != (one, other):
+                return [*words[:at], *meant, *self._with_blanks(words[at + 2 :])]
+        return words
 
     def _of(self, word: str) -> str:
         if word in self._meant:
             return self._meant[word]
         # An added character may be any: without it, the word is a usual one.
-        meant = (form for form in _omissions(word) if form in self._usual and _may_slip(form))
-        return next(meant, word)
+        meant = (form for form in _omissions(word) if self._is_usual(form) and len(form) >= SHORTEST_SLIP)
+        return next(meant, word) if word.isalpha() else word
 
 
-def _may_slip(word: str) -> bool:
-    return len(word) >= SHORTEST_SLIP and word.isalpha()
+def _counted(of_texts: Sequence[Sequence[str]]) -> Counter[str]:
+    """How many texts have each word."""
+    return Counter(word for words in of_texts for word in {*words})
 
 
 def _slips(word: str) -> Iterator[str]:
-    """The word with two neighbouring characters exchanged, and without one of them."""
-    yield from (word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(len(word) - 1))
-    yield from _omissions(word)
+    """The word with two neighbouring characters exchanged, and without one of them, if it is long enough."""
+    if not word.isalpha():
+        return
+    if len(word) >= SHORTEST_EXCHANGE:
+        yield from (word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(len(word) - 1))
+    if len(word) >= SHORTEST_SLIP:
+        yield from _omissions(word)
 
 
 def _omissions(word: str) -> Iterator[str]:

@@ -91,16 +91,36 @@ USUAL = ["where is my transfer", "my transfer failed", "the card was charged", "
         ("mtransfer", "transfer"),
         ("acrd", "card"),
         ("hwere", "where"),
+        ("ym", "ym"),
+        ("si", "si"),
+        ("teh", "the"),
+        ("wasc harged", "was charged"),
+        ("wa scharged", "was charged"),
+        ("hwere is m ycard", "where is my card"),
+        ("wher eis th ecard", "where is the card"),
     ],
 )
 def test_a_word_with_a_slip_of_the_keyboard_is_the_usual_word(slip: str, meant: str):
-    assert [*Spelling([*USUAL, slip]).terms(slip)] == [*Spelling(USUAL).terms(meant)]
+    spelling = Spelling([*USUAL, slip])
+    assert [*spelling.terms(slip)] == [*spelling.terms(meant)]
 
 
 @pytest.mark.parametrize("word", ["cart", "charged", "change", "m", "te", "1243", "zebra", "账单", ""])
 def test_another_word_stays_as_it_is(word: str):
     """Also one with another character in its place: "change" is not "charge"."""
     assert [*Spelling([*USUAL, *USUAL, word]).terms(word)] == [*terms(word)]
+
+
+@pytest.mark.parametrize("texts", [["heyo", "hyeo"], ["a salary", "my saalry"], ["a salary", "my salry"]])
+def test_two_words_that_one_text_has_each_are_one_word_if_they_are_a_slip_apart(texts: list[str]):
+    one, other = ([*Spelling(texts).terms(text)][-2:] for text in texts)
+    assert one == other
+    assert [*Spelling(texts).terms("zebra")] == [*terms("zebra")]
+
+
+@pytest.mark.parametrize("text", ["zebrao ne", "ane lephant", "a card", "card", "a", ""])
+def test_a_blank_stays_where_no_text_has_the_words_that_it_would_make(text: str):
+    assert [*Spelling(["a card", "a card", text]).terms(text)] == [*terms(text)]
 
 
 def test_a_word_of_several_texts_stays_as_it_is():
