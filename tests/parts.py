@@ -143,7 +143,7 @@ def quick_settings(database_url: str, simulator_url: str, **changes: Any) -> Set
         "elevenlabs_requests_per_second": 1000,
         "hearing": "elevenlabs",
         "collect_seconds": 0,
-        # What depends on meaning asks for it: a vector takes milliseconds, and the model is loaded in each process.
+        # Tests of what depends on meaning ask for it: a vector takes milliseconds, and each process loads the model.
         "memory_vectors": "off",
     }
     return Settings(**{**values, **changes})

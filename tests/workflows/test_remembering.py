@@ -4,11 +4,17 @@ import asyncio
 
 import pytest
 
-from parley import Client
+from parley import Client, Settings
 from parley.domain.conversation.contract import TURNS_PER_EXTRACTION
 from tests.parts import SimulatorAdmin
 
 pytestmark = pytest.mark.usefixtures("worker")
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """What is said in other words is found by its meaning."""
+    return settings.model_copy(update={"memory_vectors": "local"})
 
 
 async def remembered(client: Client, user: str, count: int) -> list[str]:

@@ -4,13 +4,20 @@ from typing import Any
 
 import pytest
 
-from parley import Client
+from parley import Client, Settings
 from parley.client.reading import read_session
 from parley.domain.session import Session
 from parley.domain.session_analysis import Analysis, Step, Strategy
 from tests.parts import SAMPLES, SimulatorAdmin
 
 pytestmark = pytest.mark.usefixtures("worker")
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """What is said in other words is found by its meaning."""
+    return settings.model_copy(update={"memory_vectors": "local"})
+
 
 FERRIES = SAMPLES / "price-negotiation-ferries.json"
 PACE = 1.04
