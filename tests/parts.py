@@ -143,10 +143,15 @@ def quick_settings(database_url: str, simulator_url: str, **changes: Any) -> Set
         "elevenlabs_requests_per_second": 1000,
         "hearing": "elevenlabs",
         "collect_seconds": 0,
-        # Tests of what depends on meaning ask for it: a vector takes milliseconds, and each process loads the model.
+        # Tests of what depends on meaning use `by_meaning`: a vector takes milliseconds, and a process loads the model.
         "memory_vectors": "off",
     }
     return Settings(**{**values, **changes})
+
+
+def by_meaning(settings: Settings) -> Settings:
+    """The settings with which texts are compared by their vectors, of the extra `local-embeddings`."""
+    return settings.model_copy(update={"memory_vectors": "local"})
 
 
 async def reset_to_start(temporal: TemporalClient, job_id: str, result_type: type[T]) -> WorkflowHandle[Any, T]:

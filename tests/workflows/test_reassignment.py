@@ -14,7 +14,7 @@ from parley import AutoAnalyzeHandle, Client, Settings
 from parley.domain.auto_analyze.contract import AutoAnalyzeResult, ExportedSession, LabelKind, Phase, Statistics
 from parley.storage.database import Database
 from parley.storage.tables import AutoSession, PaidRequest
-from tests.parts import SimulatorAdmin, reset_to_start, running_workers
+from tests.parts import SimulatorAdmin, by_meaning, reset_to_start, running_workers
 from tests.workflows.test_auto_analyze import chat, results_of, sessions_of, start
 from tests.workflows.test_auto_analyze_control import held, settled
 from workflows.auto_analyze import reassignment
@@ -203,16 +203,17 @@ class TestSecondLook:
         assert {row.intent for row in rows} == {session.original_intent for session in await sessions_of(client, job)}
 
 
+# The model of vectors knows the words of each.
+PLAIN = [chat(number, f"{_said(number)}, I am customer {number}") for number in range(60)]
+
+
 async def test_fewer_sessions_are_looked_at_where_vectors_can_be_computed(
     client: Client, path: Path, temporal: TemporalClient, database: Database, settings: Settings
 ) -> None:
-    by_meaning = settings.model_copy(update={"memory_vectors": "local"})
-    # The model knows the words of each.
-    plain = [chat(number, f"{_said(number)}, I am customer {number}") for number in range(60)]
     async with running_workers(temporal, database, settings):
-        words = statistics_of(await (await run(client, path, plain, run_name="words")).report())
-    async with running_workers(temporal, database, by_meaning):
-        meaning = statistics_of(await (await run(client, path, plain, run_name="meaning")).report())
+        words = statistics_of(await (await run(client, path, PLAIN, run_name="words")).report())
+    async with running_workers(temporal, database, by_meaning(settings)):
+        meaning = statistics_of(await (await run(client, path, PLAIN, run_name="meaning")).report())
     assert 0 < meaning.looked_at < words.looked_at
     assert meaning.labelled == words.labelled == 60
     assert await client.audit() == []
@@ -222,12 +223,10 @@ async def test_a_run_that_is_repeated_where_other_sessions_are_in_doubt_ends(
     client: Client, path: Path, temporal: TemporalClient, database: Database, settings: Settings
 ) -> None:
     """Workers with and without vectors ask about other sessions in a request of the same id: its reply is taken."""
-    by_meaning = settings.model_copy(update={"memory_vectors": "local"})
-    plain = [chat(number, f"{_said(number)}, I am customer {number}") for number in range(60)]
     async with running_workers(temporal, database, settings):
-        job = await run(client, path, plain)
+        job = await run(client, path, PLAIN)
         before, asked = await results_of(client, job), await requests_of(client, "reassignment")
-    async with running_workers(temporal, database, by_meaning):
+    async with running_workers(temporal, database, by_meaning(settings)):
         again = await (await reset_to_start(temporal, job.id, AutoAnalyzeResult)).result()
     assert again.status == "completed"
     assert await results_of(client, job) == before

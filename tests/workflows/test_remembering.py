@@ -6,7 +6,7 @@ import pytest
 
 from parley import Client, Settings
 from parley.domain.conversation.contract import TURNS_PER_EXTRACTION
-from tests.parts import SimulatorAdmin
+from tests.parts import SimulatorAdmin, by_meaning
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("worker")
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """What is said in other words is found by its meaning."""
-    return settings.model_copy(update={"memory_vectors": "local"})
+    return by_meaning(settings)
 
 
 async def remembered(client: Client, user: str, count: int) -> list[str]:

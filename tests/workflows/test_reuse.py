@@ -8,7 +8,7 @@ from parley import Client, Settings
 from parley.client.reading import read_session
 from parley.domain.session import Session
 from parley.domain.session_analysis import Analysis, Step, Strategy
-from tests.parts import SAMPLES, SimulatorAdmin
+from tests.parts import SAMPLES, SimulatorAdmin, by_meaning
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("worker")
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """What is said in other words is found by its meaning."""
-    return settings.model_copy(update={"memory_vectors": "local"})
+    return by_meaning(settings)
 
 
 FERRIES = SAMPLES / "price-negotiation-ferries.json"
