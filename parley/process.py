@@ -43,6 +43,7 @@ def run_service(name: str, service: Callable[[], Coroutine[Any, Any, None]], for
         The exit code: 2 where the settings are wrong, or the service cannot run; the reason is one line on stderr.
     """
     import asyncio  # noqa: PLC0415
+    import faulthandler  # noqa: PLC0415
 
     from pydantic import ValidationError  # noqa: PLC0415
 
@@ -54,6 +55,7 @@ def run_service(name: str, service: Callable[[], Coroutine[Any, Any, None]], for
     logging.basicConfig(force=True, level=logging.INFO, handlers=[handler])
     for library in ("httpx", "httpx2", "uvicorn.error"):  # they log each URL, and a webhook's may contain a token
         logging.getLogger(library).setLevel(logging.WARNING)
+    faulthandler.enable()  # a crash in native code logs where each thread was
     try:
         asyncio.run(service())
     except ValidationError as error:

@@ -83,7 +83,9 @@ async def start(
     if _forking and not fresh:
         given = (module, arguments, dict(environment), log)
         process = _CONTEXT.Process(target=_run, args=given, daemon=True)
-        await asyncio.to_thread(process.start)  # the first one waits until the modules are loaded
+        # Not in a thread, though the first start waits until the modules are loaded: each start reads the exit codes of
+        # all processes, and where two threads read one code, multiprocessing sets it to 255.
+        process.start()
         return Forked(process)
     with log.open("wb") as file:
         return await asyncio.create_subprocess_exec(

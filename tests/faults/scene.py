@@ -193,7 +193,8 @@ async def _create_namespace(address: str, name: str) -> TemporalClient:
 async def exited(process: AnyProcess, number: signal.Signals) -> None:
     """Wait until that signal has ended the process."""
     async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
-        assert await process.wait() == -number
+        code = await process.wait()
+    assert code == -number, f"the process ended with {code} in place of {-number}"
 
 
 async def frozen(process: AnyProcess) -> None:
