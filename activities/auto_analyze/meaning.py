@@ -9,6 +9,7 @@ import asyncio
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
+from math import hypot
 from operator import mul
 
 from activities.logs import step_logger
@@ -105,7 +106,8 @@ class LabelVectors:
         near.pop(doubt.label, None)
         others = [own for text, own in self._examples.get(doubt.label, {}).items() if text != doubt.said]
         if others:
-            near |= VectorIndex({doubt.label: mean(others)}).likeness(vector)
+            own = mean(others)
+            near[doubt.label] = sum(map(mul, own, vector)) / hypot(*own)
         return near
 
 
