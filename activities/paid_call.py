@@ -739,13 +739,8 @@ class PaidCalls:
         return counted_cost(usage, rates), rates
 
     async def _persist(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-        """One transaction. Ledger operations are idempotent, so that a commit with an unknown outcome is repeated."""
-
-        async def transaction() -> T:
-            async with self._database.transaction() as tx:
-                return await work(tx)
-
-        return await self._retried(transaction)
+        """One transaction of the ledger, whose operations are idempotent. A reply stays in memory meanwhile."""
+        return await self._database.retried(work, seconds=self._settle_seconds)
 
     async def _retried(self, work: Callable[[], Awaitable[T]]) -> T:
         """Retry while the database is unreachable or has a transient error; a reply stays in memory meanwhile."""

@@ -30,7 +30,7 @@ from parley.providers.registry import Providers
 from parley.settings import Settings
 from parley.storage import ledger, paid_requests, submissions
 from parley.storage.breaker import BreakerTerms
-from parley.storage.database import Database, retry_while_unreachable
+from parley.storage.database import Database
 from parley.storage.ledger import Charge, Claim, Failure, Granted, Offer, Settlement, Terms
 from parley.storage.tables import Submission, SubmissionLine, utc_now
 
@@ -422,12 +422,7 @@ class PaidSubmissions:
 
     async def _persist(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """One transaction, repeated while the database is unreachable. What it does is idempotent."""
-
-        async def transaction() -> T:
-            async with self._database.transaction() as tx:
-                return await work(tx)
-
-        return await retry_while_unreachable(transaction, seconds=self._settle_seconds)
+        return await self._database.retried(work, seconds=self._settle_seconds)
 
 
 class _Reading:

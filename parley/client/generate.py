@@ -31,11 +31,11 @@ from parley.domain.generate.contract import (
 from parley.domain.generate.prompts import template
 from parley.domain.generate.replies import read_answer
 from parley.domain.json_check import check_schema, check_tools
-from parley.domain.requests import Asked, ChatReply, Message, Provider, Tool, ToolChoice
+from parley.domain.requests import Asked, Message, Provider, Tool, ToolChoice
 from parley.domain.streaming import StreamTarget
 from parley.settings import Settings
 from parley.storage import generations
-from parley.storage.database import Database, retry_while_unreachable
+from parley.storage.database import Database
 
 Messages = str | Sequence[Message | Mapping[str, Any]]
 """A text, which is one message of the user, or messages with a `role` and a `content`: see `Message`."""
@@ -279,12 +279,9 @@ async def with_stored_answer(database: Database, request: GenerateInput, result:
     """
     if not result.stored:
         return result
-
-    async def answer() -> ChatReply:
-        async with database.transaction() as tx:
-            return await generations.answer(tx, request.workspace_id, result.meta.request_id)
-
     # The answer is paid for, and a caller without a key could not ask for it again.
-    reply = await retry_while_unreachable(answer, seconds=ANSWER_SECONDS)
+    reply = await database.retried(
+        lambda tx: generations.answer(tx, request.workspace_id, result.meta.request_id), seconds=ANSWER_SECONDS
+    )
     value, _ = read_answer(reply, request.prompt)
     return result.model_copy(update={"content": reply.text, "tool_calls": reply.tool_calls, "parsed": value})

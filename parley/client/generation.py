@@ -20,7 +20,6 @@ from parley.domain.generate.contract import (
     GenerateInput,
     GenerateResult,
     Meta,
-    Prompt,
     Refusal,
     Refused,
     generation_id,
@@ -31,7 +30,6 @@ from parley.domain.reports import Feedback
 from parley.domain.requests import ChatReply, Message, Provider, ToolCall, Usage
 from parley.domain.streaming import StreamTarget
 from parley.storage import generations
-from parley.storage.database import retry_while_unreachable
 from parley.storage.tables import Generation
 from parley.visibility import JOB
 
@@ -201,13 +199,11 @@ class GenerationHandle:
         with temporal_errors():
             request = await self._input(workflow)
 
-        async def load() -> Prompt:
-            async with self._backend.database.transaction() as tx:
-                return await generations.load_prompt(tx, self._workspace_id, request.prompt)
-
-        prompt = await retry_while_unreachable(load, seconds=ANSWER_SECONDS)
-        asked = request.model_copy(update={"prompt": prompt})
-        return await with_stored_answer(self._backend.database, asked, result)
+        database = self._backend.database
+        prompt = await database.retried(
+            lambda tx: generations.load_prompt(tx, self._workspace_id, request.prompt), seconds=ANSWER_SECONDS
+        )
+        return await with_stored_answer(database, request.model_copy(update={"prompt": prompt}), result)
 
     async def _input(self, workflow: WorkflowHandle[Any, Any]) -> GenerateInput:
         started = await anext(aiter(workflow.fetch_history_events(page_size=1)))

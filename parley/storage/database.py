@@ -128,6 +128,21 @@ class Database:
         async with self.transaction() as tx, autocommitted(tx):
             yield tx
 
+    async def retried(self, work: Callable[[AsyncSession], Awaitable[T]], *, seconds: float) -> T:
+        """One transaction, retried while PostgreSQL is unreachable, for so many seconds.
+
+        `work` is idempotent: a commit whose outcome is unknown is repeated.
+
+        Raises:
+            Unreachable: it was unreachable for longer, or the task was cancelled.
+        """
+
+        async def transaction() -> T:
+            async with self.transaction() as tx:
+                return await work(tx)
+
+        return await retry_while_unreachable(transaction, seconds=seconds)
+
     async def ping(self) -> None:
         """Check that PostgreSQL answers.
 
