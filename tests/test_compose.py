@@ -8,7 +8,7 @@ import sys
 import tomllib
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,8 @@ NOT_OF_CONTAINERS = {
     "spool_dir": "a volume of the gateway",
     "failpoints": "for tests only",
 }
+# The services that choose a provider, or call one that their name does not say.
+CALLERS = ("workflows", "storage", "gateway")
 AUTO_ANALYZE = ("discovery_", "parallel_", "sessions_per_stream", "max_staleness")
 
 
@@ -76,11 +78,11 @@ def readers(field: str) -> set[str]:
     """The services whose processes read a field of the settings."""
     provider = next((one.value for one in Provider if field.startswith(f"{one.value}_")), None)
     if provider is not None:
-        return {"storage", provider}
+        return {*CALLERS, provider}
     by_prefix = {
         ("database_url", "codec_keys"): OURS.keys() - {"simulator"},
         ("webhook_",): {"workflows", "storage", "simulated"},
-        ("secrets_dir",): {"storage", *(one.value for one in Provider)},
+        ("secrets_dir",): {*CALLERS, *(one.value for one in Provider)},
         ("gateway_", "spool_", "on_ledger_down", "speech_clips_dir"): {"gateway"},
         (*AUTO_ANALYZE, "twilio_", "phone_"): {"cli", "gateway"},
     }
@@ -161,17 +163,16 @@ def test_our_services_start_with_nothing_but_the_passwords_set(monkeypatch: pyte
         assert (given.database_url is None) == (name == "simulator")
 
 
-def test_a_key_reaches_storage_and_its_providers_worker_only():
+def test_a_key_reaches_its_providers_worker_and_those_that_choose_or_call_any():
     for provider in REMOTE_PROVIDERS:
         key = f"{provider.name}_API_KEY"
         holders = {name for name, service in SERVICES.items() if key in service.get("environment", {})}
-        assert holders == {"storage", provider.value}
+        assert holders == {*CALLERS, provider.value}
 
 
-def test_a_provider_has_the_same_variables_in_both_workers():
-    storage = SERVICES["storage"]["environment"]
-    for provider in Provider:
-        assert SERVICES[provider.value]["environment"].items() <= storage.items()
+def test_a_provider_has_the_same_variables_in_all_services():
+    for provider, name in product(Provider, CALLERS):
+        assert SERVICES[provider.value]["environment"].items() <= SERVICES[name]["environment"].items()
 
 
 def test_a_worker_has_time_to_drain():
@@ -306,9 +307,10 @@ def test_a_setup_script_is_valid_shell(name: str):
 
 
 def test_postgres_has_a_connection_for_every_worker():
-    pool = Database(SecretStr("postgresql://user@localhost/database")).engine.pool
-    assert isinstance(pool, QueuePool)
-    most = pool.size() + pool._max_overflow  # pyright: ignore[reportPrivateUsage]
+    database = Database(SecretStr("postgresql://user@localhost/database"))
+    pools = [engine.pool for engine in (database.engine, database._bulk_engine)]  # pyright: ignore[reportPrivateUsage]
+    assert all(isinstance(pool, QueuePool) for pool in pools)
+    most = sum(pool.size() + pool._max_overflow for pool in pools)  # type: ignore[attr-defined]
     (limit,) = (int(word.partition("=")[2]) for word in SERVICES["postgres"]["command"] if "max_connections=" in word)
     assert limit > most * len(WORKERS)
 

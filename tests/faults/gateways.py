@@ -15,10 +15,10 @@ from tests.parts import TEST_TIMEOUT_SECONDS
 SECONDS_BEFORE_RETURN = 0.1
 
 
-async def start_gateway(place: Scene, name: str) -> tuple[AnyProcess, str]:
+async def start_gateway(place: Scene, name: str, **environment: str) -> tuple[AnyProcess, str]:
     """A gateway process on any free port, and its address."""
     path = place.directory / f"{name}.log"
-    process = await place.start("gateway", environment={"PARLEY_GATEWAY_PORT": "0"}, log=path)
+    process = await place.start("gateway", environment=environment | {"PARLEY_GATEWAY_PORT": "0"}, log=path)
     async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
         while not (found := re.search(r"listening on (\S+)", path.read_text())):
             assert process.returncode is None, path.read_text()
