@@ -22,7 +22,7 @@ COOKIE = "parley_console"
 LASTS = timedelta(hours=12)
 FORM = "application/x-www-form-urlencoded"
 SIGN_IN, SIGN_OUT = f"{PREFIX}/sign-in", f"{PREFIX}/sign-out"
-# One answer for every key that does not open the console, whatever the reason.
+# One answer for a key that is unknown, revoked or expired.
 REFUSED = "This key is not valid. Make one with `parley keys create`."
 TRIES, TRIES_SECONDS, MOST_CLIENTS = 10, 60.0, 10_000
 

@@ -31,7 +31,7 @@ app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the keys of 
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
     scope: Annotated[
-        list[Scope] | None, typer.Option(help="A right of the key; may be repeated. Default: all but budgets.")
+        list[Scope] | None, typer.Option(help="A right of the key; may be repeated. Default: generate, jobs and read.")
     ] = None,
     expires: Annotated[str | None, typer.Option(help="How long it is valid, for example 90d; default: always.")] = None,
     requests_per_minute: Annotated[

@@ -56,7 +56,7 @@ class GatewayKeys:
 
         Args:
             name: what the key is for, up to 200 characters.
-            scopes: its rights; default: all but `budgets`.
+            scopes: its rights; default: `generate`, `jobs` and `read`.
             expires_in: how long it is valid; default: until it is revoked.
             requests_per_minute: the most requests in a minute, over all gateway processes; default 600.
             concurrent_streams: the most open streams in one gateway process; default 50.
