@@ -14,6 +14,7 @@ from temporalio.testing import WorkflowEnvironment
 from parley import AnalysisHandle, AnalysisReport, Backend, Client
 from parley.domain.budgets import Period
 from parley.domain.errors import JobFailed
+from parley.domain.joint import MOST_MEMBERS
 from parley.domain.pricing import Rates, cost
 from parley.domain.requests import Usage
 from parley.domain.session_analysis import COACHING_ACTION, ENERGY
@@ -109,18 +110,6 @@ class TestSharing:
         [paying] = [share for share in await attempts(client) if share.job_key == jobs[1].job_key]
         assert paying.joint_id is None
 
-    async def test_a_session_that_is_cancelled_while_it_waits_is_not_paid_for(
-        self, client: Client, simulator: SimulatorAdmin
-    ) -> None:
-        jobs = [await client.analyze(short(number)) for number in range(2)]
-        await waits_for_others(jobs[0])
-        await jobs[0].cancel()
-        with pytest.raises(JobFailed):
-            await jobs[0].result()
-        assert processed([await jobs[1].result()])
-        assert {share.job_key for share in await attempts(client)} == {jobs[1].job_key}
-        assert len(await simulator.billed()) == 1
-
     async def test_a_failed_request_is_repeated_alone_under_new_ids(
         self, client: Client, simulator: SimulatorAdmin
     ) -> None:
@@ -158,6 +147,23 @@ class TestSharing:
         assert (len(answered) > 0, {end.reason for end in refused}) == (True, {"BudgetExhausted"})
         assert processed(answered)
         assert await client.audit() == []
+
+
+async def test_a_session_that_is_cancelled_while_it_waits_is_not_paid_for(
+    temporal: TemporalClient, database: Database, settings: Settings, client: Client, simulator: SimulatorAdmin
+) -> None:
+    """The others are sent as soon as they and the cancelled one fill a request."""
+    waiting = settings.model_copy(update={"collect_seconds": 600.0})
+    async with running_workers(temporal, database, waiting):
+        cancelled = await client.analyze(short(0))
+        await waits_for_others(cancelled)
+        await cancelled.cancel()
+        with pytest.raises(JobFailed):
+            await cancelled.result()
+        others = [await client.analyze(short(number)) for number in range(1, MOST_MEMBERS)]
+        assert processed(list(await asyncio.gather(*(job.result() for job in others))))
+    assert {share.job_key for share in await attempts(client)} == {job.job_key for job in others}
+    assert len(await simulator.billed()) == 1
 
 
 async def test_a_collector_that_was_terminated_loses_nothing(
