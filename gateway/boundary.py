@@ -20,6 +20,8 @@ from parley.correlation import CORRELATION_ID, HTTP_REQUEST_ID, correlation
 from parley.domain.errors import InvalidInput
 from parley.settings import Settings
 
+# What containers and clusters ask: under any name, because it says nothing about this gateway's data.
+PROBES = ("/healthz", "/readyz")
 SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 FORMAT = "%(asctime)s %(levelname)s %(name)s %(ids)s%(message)s"
 
@@ -73,7 +75,8 @@ class Boundary:
     async def _serve(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         began, response = time.monotonic(), _Response(send)
         try:
-            self._check_host(headers.get("host", ""))
+            if scope["path"] not in PROBES:
+                self._check_host(headers.get("host", ""))
             if scope["type"] == "websocket":
                 await self._app(scope, receive, response)
                 return
@@ -120,7 +123,7 @@ class Boundary:
         self._metrics.ended(path or "none", method, status, seconds)
         # The path as it was sent: percent-encoding shows a line feed, and keeps the line whole.
         sent = scope.get("raw_path", b"").decode("ascii", "replace")[:300]
-        level = logging.DEBUG if path in ("/healthz", "/readyz", "/metrics") else logging.INFO
+        level = logging.DEBUG if path in (*PROBES, "/metrics") else logging.INFO
         log.log(level, "%s %s %s %.0f ms", method, sent, status, seconds * 1000)
 
 

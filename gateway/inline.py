@@ -246,10 +246,13 @@ class InlineGenerate:
         running = self._running.get(workflow_id(workspace_id, key))
         return running is not None and running.task.cancel()
 
-    async def close(self) -> None:
-        """Finish what runs, for at most `settings.drain_seconds`, and close the connections to the providers."""
+    async def close(self, seconds: float | None = None) -> None:
+        """Finish what runs, and close the connections to the providers.
+
+        `seconds`: how long it may take; default: `settings.drain_seconds`.
+        """
         self._is_closed = True
-        left = await self._tasks.drain(self._settings.drain_seconds)
+        left = await self._tasks.drain(self._settings.drain_seconds if seconds is None else seconds)
         if left:
             log.warning("%s tasks did not end in time; their requests end as lost when their leases expire", left)
         await self._sinks.close()

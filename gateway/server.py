@@ -5,6 +5,7 @@ import gc
 import logging
 import signal
 import socket
+import time
 
 import uvicorn
 from fastapi import FastAPI
@@ -103,6 +104,8 @@ class GatewayServer(uvicorn.Server):
                 timeout_graceful_shutdown=round(settings.drain_seconds),
             )
         )
+        self._drain_seconds = settings.drain_seconds
+        self._drains_until: float | None = None
 
     @property
     def url(self) -> str:
@@ -119,11 +122,17 @@ class GatewayServer(uvicorn.Server):
         try:
             await self._serve(sockets=[self._listener])
         finally:
-            await self._gateway.close()
+            await self._gateway.close(self._seconds_left())
+
+    def _seconds_left(self) -> float:
+        """Of the drain time, which begins with `stop`. Phone calls, streams and generations share it."""
+        ends = self._drains_until
+        return self._drain_seconds if ends is None else max(ends - time.monotonic(), 0)
 
     def stop(self) -> None:
         """Begin to drain; the second time, end at once."""
         self.force_exit = self._gateway.draining.is_set()
+        self._drains_until = self._drains_until or time.monotonic() + self._drain_seconds
         self._gateway.draining.set()
         if self.force_exit or not self._gateway.phone.has_sessions:
             self.should_exit = True
@@ -132,6 +141,7 @@ class GatewayServer(uvicorn.Server):
 
     async def _stop_after_phone_calls(self) -> None:
         await self._gateway.phone.until_left()
+        self.config.timeout_graceful_shutdown = max(round(self._seconds_left()), 1)
         self.should_exit = True
 
 

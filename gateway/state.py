@@ -71,10 +71,10 @@ class Gateway:
         if not work.cancelled():
             work.exception()  # else the event loop reports that nothing has read it
 
-    async def close(self) -> None:
-        """Finish the generations that run in this process, within the drain time."""
+    async def close(self, seconds: float) -> None:
+        """Finish the generations that run in this process, within this time."""
         await self.phone.close(REPORT_SECONDS)
-        await self.inline.close()
+        await self.inline.close(seconds)
         for work in self._kept:
             work.cancel()
 

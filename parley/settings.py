@@ -1,6 +1,7 @@
 """Every environment variable that Parley reads, typed, in one place."""
 
 import os
+import re
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
@@ -325,7 +326,7 @@ class Settings(BaseSettings):
         for name in sorted(os.environ):
             if name.startswith(PREFIX) and name not in known and (meant := _nearest(name, known)):
                 raise ValueError(f"{name} is not a setting: did you mean {meant}?")
-        return values
+        return {name: value for name, value in values.items() if not _is_service_link(value)}
 
     @field_validator(
         "openai_api_key",
@@ -420,8 +421,15 @@ def problem(error: ValidationError) -> str:
     return message if not name or message.startswith(name) else f"{name}: {message}"
 
 
+def _is_service_link(value: object) -> bool:
+    """Whether Kubernetes made the variable: `PARLEY_GATEWAY_PORT` has the address of a service `parley-gateway`."""
+    return isinstance(value, str) and re.match(r"(tcp|udp|sctp)://", value) is not None
+
+
 def _nearest(name: str, known: set[str]) -> str | None:
-    """The variable that a misspelled one probably means; None if it is like none, as `PARLEY_PORT` in a cluster."""
+    """The variable that a misspelled one probably means; None if it is like none, or not of a person."""
+    if _is_service_link(os.environ[name]):
+        return None
     bare = name.removeprefix(PREFIX)
     if bare in known:
         return bare

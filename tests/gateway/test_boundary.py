@@ -82,7 +82,7 @@ async def test_a_vendors_path_has_the_vendors_errors(path: str, place, gateway: 
 
 async def test_a_host_that_is_not_trusted_is_refused(gateway: Running):
     async with gateway.http() as http:
-        answer = await http.get("/healthz", headers={"host": "evil.example"})
+        answer = await http.get("/metrics", headers={"host": "evil.example"})
     assert (answer.status_code, answer.json()["code"]) == (400, "InvalidInput")
     assert "PARLEY_GATEWAY_TRUSTED_HOSTS" in answer.json()["detail"]
 
@@ -91,15 +91,24 @@ async def test_a_host_that_is_not_trusted_is_refused(gateway: Running):
 async def test_all_hosts_below_a_name_can_be_trusted(host: str, backend: Backend, settings: Settings):
     trusting = settings.model_copy(update={"gateway_port": 0, "gateway_trusted_hosts": "*.example.com"})
     async with running_gateway(backend, trusting) as gateway, gateway.http() as http:
-        assert (await http.get("/healthz", headers={"host": host})).status_code == 200
-        assert (await http.get("/healthz", headers={"host": "badexample.com"})).status_code == 400
+        assert (await http.get("/metrics", headers={"host": host})).status_code == 200
+        assert (await http.get("/metrics", headers={"host": "badexample.com"})).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_a_probe_may_name_any_host(path: str, backend: Backend, settings: Settings):
+    """Containers and clusters probe a loopback address, or that of a pod, whatever the public name is."""
+    public = settings.model_copy(update={"gateway_port": 0, "gateway_trusted_hosts": "parley.example.com"})
+    async with running_gateway(backend, public) as gateway, gateway.http() as http:
+        for host in ("127.0.0.1:8700", "10.1.2.3:8700"):
+            assert (await http.get(path, headers={"host": host})).status_code == 200
 
 
 async def test_the_host_of_the_phones_public_address_is_trusted(backend: Backend, settings: Settings):
     public = settings.model_copy(update={"gateway_port": 0, "phone_public_url": "https://Phone.example.com:8443"})
     async with running_gateway(backend, public) as gateway, gateway.http() as http:
         for host, status in (("phone.example.com", 200), ("phone.example.com:8443", 200), ("example.com", 400)):
-            assert (await http.get("/healthz", headers={"host": host})).status_code == status
+            assert (await http.get("/metrics", headers={"host": host})).status_code == status
 
 
 async def test_a_connection_that_says_nothing_is_closed(impatient: Running):
