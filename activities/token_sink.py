@@ -4,6 +4,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from datetime import datetime
+from weakref import WeakSet
 
 from parley.connection import payload_codec
 from parley.domain.errors import ParleyError
@@ -39,15 +40,20 @@ class Sinks:
         """
         self._database, self._hub = database, hub
         self._senders = Senders(payload_codec(settings.codec_keys).tokens(TOKEN_PURPOSE))
+        self._open = WeakSet[StoredSink]()
 
     def __call__(self, workspace_id: str, stream_id: str, target: StreamTarget) -> TokenSink:
         """The sink of one paid call."""
         if target.address is None:
             return self._hub.sink(workspace_id, stream_id, target)
-        return StoredSink(self._database, self._senders, (workspace_id, stream_id), target)
+        sink = StoredSink(self._database, self._senders, (workspace_id, stream_id), target)
+        self._open.add(sink)
+        return sink
 
     async def close(self) -> None:
-        """Close the connections to receivers."""
+        """Close the connections to receivers. Attempts that have not ended are stored no more."""
+        for sink in list(self._open):
+            sink.abandon()
         await self._senders.close()
 
 
@@ -127,6 +133,11 @@ class StoredSink:
         self._wake()
         channels = [*self._channels.values()]
         await asyncio.gather(self._store(ends=True), *(_end(channel) for channel in channels))
+
+    def abandon(self) -> None:
+        """Store nothing more: the process ends before the attempt does."""
+        if self._keeping is not None:
+            self._keeping.cancel()
 
     def _wake(self) -> None:
         for channel in self._channels.values():

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from typing import Any
 
 import pytest
 
@@ -425,3 +426,15 @@ async def test_a_stream_of_another_workspace_is_another_stream(streams: Streams)
     theirs.end()
     assert [delta async for delta in theirs] == []
     await sink.close()
+
+
+async def test_no_task_of_an_attempt_is_left_once_its_process_closes(streams: Streams) -> None:
+    gateway, sinks = await streams.gateway(), streams.sinks()
+    await streams.sink(gateway.address, sinks).open()
+
+    def tasks() -> list[Any]:
+        return [task for task in asyncio.all_tasks() if "StoredSink" in repr(task.get_coro())]
+
+    assert len(tasks()) == 1
+    await sinks.close()
+    await until(lambda: not tasks())
