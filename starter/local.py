@@ -210,4 +210,6 @@ def _stack(settings: Settings, state: Path, console: Console, *, latency: float,
 def _print_addresses(addresses: Addresses, console: Console) -> None:
     console.print(f"Temporal UI  [bold]{addresses.ui_url}[/bold]")
     console.print(f"Temporal     {addresses.temporal_address}")
-    console.print(f"Simulator    {addresses.simulator_url} (for tests: it replaces providers that have no key)")
+    console.print(
+        f"Simulator    {addresses.simulator_url} (for tests: it replaces providers that have no key)", soft_wrap=True
+    )

@@ -6,6 +6,7 @@ import typer
 
 from parley import Client, Period
 from parley.cli.console import Json, Workspace, out, parse_usd, show_json, with_client
+from parley.cli.display import usd
 
 app = typer.Typer(no_args_is_help=True, help="See and set what a workspace may spend.")
 
@@ -32,8 +33,9 @@ def show(workspace: Workspace = "default", as_json: Json = False) -> None:
             )
             return
         for cap in caps:
-            used = f"${cap.confirmed_usd} confirmed, ${cap.uncertain_usd} uncertain, ${cap.reserved_usd} reserved"
-            out.say(f"{cap.period.value}: ${cap.left_usd} of ${cap.cap_usd} left ({used})")
+            confirmed, uncertain, reserved = map(usd, (cap.confirmed_usd, cap.uncertain_usd, cap.reserved_usd))
+            used = f"${confirmed} confirmed, ${uncertain} uncertain, ${reserved} reserved"
+            out.say(f"{cap.period.value}: ${usd(cap.left_usd)} of ${usd(cap.cap_usd)} left ({used})")
         if not caps:
             out.say("no cap is set: spending is not limited")
 
@@ -51,6 +53,6 @@ def set_cap(
 
     async def work(client: Client) -> None:
         await client.set_cap(period, cap)
-        out.say(f"{period.value}: {'no cap' if cap is None else f'at most ${cap}'}")
+        out.say(f"{period.value}: {'no cap' if cap is None else f'at most ${usd(cap)}'}")
 
     with_client(workspace, work)

@@ -1,7 +1,6 @@
 """`parley chat`: a conversation in the terminal, or the lines of a pipe as its turns."""
 
 import asyncio
-import shlex
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -13,6 +12,7 @@ import typer
 from parley import (
     Client,
     ConversationBusy,
+    ConversationClosed,
     ConversationHandle,
     GenerateResult,
     GenerateStream,
@@ -23,7 +23,17 @@ from parley import (
     Unreachable,
 )
 from parley.cli import display
-from parley.cli.console import Json, Workspace, err, known_in_policy, out, show_json_line, silence_temporal
+from parley.cli.console import (
+    Json,
+    Workspace,
+    command_in,
+    err,
+    known_in_policy,
+    out,
+    show_json_line,
+    silence_temporal,
+)
+from parley.cli.display import counted, usd
 from parley.domain.generate.contract import DEFAULT_ACTION
 
 app = typer.Typer()
@@ -111,8 +121,8 @@ class Chat:
                     return
         finally:
             if not self._is_over:
-                names = map(shlex.quote, (self._talk.id, self._talk.user_id))
-                err.say("continue with: parley chat {} --user {}".format(*names), style="dim")
+                words = ("chat", self._talk.id, "--user", self._talk.user_id)
+                err.say(f"continue with: {command_in(self._client.workspace_id, *words)}", style="dim")
 
     async def _begin(self) -> None:
         talk = self._talk
@@ -138,6 +148,8 @@ class Chat:
             await self._obey(line)
         except ParleyError as error:
             if not self.is_typed:
+                # A conversation that is closed, or another user's, cannot be continued.
+                self._is_over = isinstance(error, (ConversationClosed, InvalidInput))
                 raise
             err.say(f"parley: {error}")
             if self._unsent and not isinstance(error, (Unreachable, ConversationBusy)):
@@ -207,9 +219,10 @@ class Chat:
                 {"cost": {**cost.model_dump(mode="json"), "total_usd": str(cost.total_usd), "turns": state.turns}}
             )
             return
-        out.say(f"{state.turns} turns, {state.tokens} tokens: ${cost.total_usd}")
-        out.say(f"answers ${cost.answers_usd}, between turns ${cost.upkeep_usd}")
-        out.say(f"saved by the cache ${cost.saved_usd}, by the vendors' prompt caches ${cost.prompt_cache_saved_usd}")
+        out.say(f"{counted(state.turns, 'turn')}, {state.tokens} tokens: ${usd(cost.total_usd)}")
+        out.say(f"answers ${usd(cost.answers_usd)}, between turns ${usd(cost.upkeep_usd)}")
+        prompts = usd(cost.prompt_cache_saved_usd)
+        out.say(f"saved by the cache ${usd(cost.saved_usd)}, by the vendors' prompt caches ${prompts}")
 
     async def _close(self) -> None:
         await self._talk.close()

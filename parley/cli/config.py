@@ -82,7 +82,7 @@ def _read(path: Path) -> Any:
     if len(text) > SECTION_BYTES:
         raise InvalidInput(f"has more than the {SECTION_BYTES:,} bytes allowed", where=path.name)
     if path.suffix == ".json":
-        return read_json(text, where=path.name)
+        return read_json(text, where=path.name) if text.strip() else {}
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:

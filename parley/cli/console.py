@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from parley.client.client import Client
 
 T = TypeVar("T")
+MICRO_DIGITS = 6  # of an amount in USD that is given or shown
 
 # What a terminal obeys instead of showing it: the control characters of ASCII except tab and line feed (a sequence
 # such as `ESC ]` begins with one), those of Latin-1 (C1), line separators, and the marks that reverse the order of
@@ -100,6 +101,13 @@ def _write_json(value: Any, indent: int | None) -> None:
     sys.stdout.write(printable(text, lambda found: f"\\u{ord(found.group()):04x}") + "\n")
 
 
+def command_in(workspace: str, *arguments: str) -> str:
+    """A command of `parley` on a workspace, that can be pasted into a shell."""
+    from parley.process import command  # noqa: PLC0415
+
+    return command(*arguments, *(() if workspace == "default" else ("--workspace", workspace)))
+
+
 def with_client(workspace: str, work: "Callable[[Client], Awaitable[T]]") -> T:
     """Run `work` with a client of the workspace, connected as `Client.connect` does by default."""
     from parley.client.client import Client  # noqa: PLC0415
@@ -134,11 +142,11 @@ def known_in_policy(option: str, name: str, known: Collection[str]) -> None:
         raise InvalidInput(f"is not in the policy (PARLEY_POLICY_FILE), which has: {names}; got {name!r}", where=option)
 
 
-def parse_usd(text: str, *, where: str) -> Decimal:
-    """An amount in USD.
+def parse_usd(text: str, *, where: str, least: str = "0") -> Decimal:
+    """An amount in USD, from `least` on, with six decimals at most.
 
     Raises:
-        InvalidInput: it is negative or no number.
+        InvalidInput: it is not such an amount.
     """
     from parley.domain.errors import InvalidInput  # noqa: PLC0415
 
@@ -146,9 +154,12 @@ def parse_usd(text: str, *, where: str) -> Decimal:
         amount = Decimal(text.removeprefix("$"))
     except ArithmeticError:
         amount = Decimal(-1)
-    if not amount.is_finite() or amount < 0:
-        problem = f"must be 0 or a positive amount in USD, for example 12.50; got {text!r}"
-        raise InvalidInput(problem, where=where)
+    if not amount.is_finite() or amount < Decimal(least):
+        raise InvalidInput(
+            f"must be an amount in USD of at least {least}, for example 12.50; got {text!r}", where=where
+        )
+    if int(amount.normalize().as_tuple().exponent) < -MICRO_DIGITS:
+        raise InvalidInput(f"must have six decimals at most, for example 0.000001; got {text!r}", where=where)
     return amount
 
 

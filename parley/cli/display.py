@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 from parley.cli.coaching import coaching, progress
+from parley.cli.console import MICRO_DIGITS
 from parley.cli.table import Column, Table
 from parley.client.auto_analyze import AutoAnalyzeReport
 from parley.client.jobs import JobHandle
@@ -61,7 +62,9 @@ SIMULATED = "the simulator answered in place of the vendor: it is for tests, not
 def usd(amount: Decimal) -> str:
     """An amount in USD as it is shown: with six places at most, or all of them where it would be rounded to 0."""
     rounded = amount.quantize(MICRO_DOLLAR)
-    return f"{rounded if rounded and rounded != amount else amount:f}"
+    if not rounded:
+        return f"{amount.normalize():f}"
+    return f"{rounded if -int(amount.as_tuple().exponent) > MICRO_DIGITS else amount:f}"
 
 
 def report(found: AnalysisReport | AutoAnalyzeReport) -> RenderableType:
@@ -116,7 +119,7 @@ def _header(found: AnalysisReport, analysis: Analysis) -> RenderableType:
         lines.append("[yellow]rule-based result: no model assessed this session[/yellow]")
     if analysis.pending:
         later = " and ".join(step.value for step in analysis.pending)
-        lines.append(f"[yellow]provisional: {later} will amend it; follow it with `parley progress --follow`[/yellow]")
+        lines.append(f"[yellow]provisional: {later} will amend it; `parley progress ID --follow` follows it[/yellow]")
     lines += [f"[yellow]{escape(warning)}[/yellow]" for warning in analysis.warnings]
     return Panel("\n".join(lines), title="Session analysis", title_align="left")
 

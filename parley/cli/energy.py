@@ -5,8 +5,10 @@ from uuid import uuid4
 
 import typer
 
-from parley import Client, Settings
+from parley import Client, InvalidInput, Settings
 from parley.cli.console import Json, Workspace, err, known_in_policy, out, show_json, with_client
+from parley.cli.display import counted
+from parley.domain.model import is_blank
 
 app = typer.Typer(no_args_is_help=True, help="See and grant users' energy.")
 
@@ -35,6 +37,8 @@ def grant(
     workspace: Workspace = "default",
 ) -> None:
     """Grant energy to a user."""
+    if key is not None and is_blank(key):
+        raise InvalidInput("must not be blank: leave it out, or name a key", where="--key")
     if tier is not None:
         known_in_policy("--tier", tier, Settings().policy().tier)
 
@@ -56,7 +60,7 @@ def refill(workspace: Workspace = "default", as_json: Json = False) -> None:
         if as_json:
             show_json(done)
             return
-        out.say(f"{done.day}: {done.energy:,} energy to {done.users:,} users")
+        out.say(f"{done.day}: {done.energy:,} energy to {counted(done.users, 'user')}")
         if done.skipped:
             tiers = ", ".join(done.unknown_tiers)
             err.say(f"skipped {done.skipped:,} users of tiers that the policy does not define: {tiers}")

@@ -33,7 +33,7 @@ def fork(
     as_json: Json = False,
 ) -> None:
     """Label the sessions of a completed run again with another model or prompt, and compare cost and labels."""
-    budget_usd = None if max_cost is None else parse_usd(max_cost, where="--max-cost")
+    budget_usd = None if max_cost is None else parse_usd(max_cost, where="--max-cost", least="0.000001")
     only = Provider(provider) if provider else None
 
     async def work(client: Client) -> None:

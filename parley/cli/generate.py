@@ -1,6 +1,5 @@
 """`parley generate`, and what shapes its answers: `parley policy` and `parley prompts`."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +22,7 @@ from parley import (
 from parley.cli import display
 from parley.cli.console import Json, Workspace, err, known_in_policy, out, show_json, show_json_line, with_client
 from parley.cli.table import Column, Table
+from parley.client.reading import read_json
 from parley.domain.generate.contract import DEFAULT_ACTION
 from parley.domain.generate.prompts import PLACEHOLDERS, Template, templates
 from parley.domain.generate.prompts import template as find_template
@@ -98,9 +98,11 @@ def _schema(path: Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"cannot be read as JSON: {error}", where=str(path)) from None
+        found = read_json(path.read_text(encoding="utf-8"), where=path.name)
+    except OSError as error:
+        raise InvalidInput(f"cannot be read: {error.strerror}", where=str(path)) from None
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"is not UTF-8: byte {error.start}", where=str(path)) from None
     if not isinstance(found, dict):
         raise InvalidInput('must be a JSON schema: a JSON object, for example {"type": "object"}', where=str(path))
     return found

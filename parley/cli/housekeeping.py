@@ -7,8 +7,9 @@ from rich import box
 from rich.markup import escape
 from rich.text import Text
 
-from parley import Client, CostAlertReport, EventReport, HealthReport
+from parley import Client, CostAlertReport, EventReport, HealthReport, InvalidInput
 from parley.cli.console import Json, Workspace, out, show_json, with_client
+from parley.cli.display import usd
 from parley.cli.table import Table
 from parley.domain.health import ProviderHealth, State
 
@@ -67,7 +68,8 @@ def _alerts(found: list[CostAlertReport]) -> Table | str:
         return "no alerts"
     shown = Table("week", "spent", "uncertain part", "threshold", box=box.SIMPLE)
     for alert in found:
-        shown.add_row(alert.period, f"${alert.spent_usd}", f"${alert.uncertain_usd}", f"${alert.threshold_usd}")
+        amounts = (alert.spent_usd, alert.uncertain_usd, alert.threshold_usd)
+        shown.add_row(alert.period, *(f"${usd(amount)}" for amount in amounts))
     return shown
 
 
@@ -111,6 +113,8 @@ def forget(
 
     It does not come back; what it cost stays.
     """
+    if as_json and not yes:
+        raise InvalidInput("is needed with --json, which does not ask", where="--yes")
     if not yes and not typer.confirm(f"Remove all content of user {user!r} in workspace {workspace!r}?", err=True):
         raise typer.Abort
 

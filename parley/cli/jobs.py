@@ -25,14 +25,19 @@ from parley import (
     read_labels,
 )
 from parley.cli import display
-from parley.cli.console import Json, Workspace, err, out, parse_usd, show_json, with_client
+from parley.cli.console import Json, Workspace, command_in, err, out, parse_usd, show_json, with_client
 from parley.cli.exporting import write_sessions
 from parley.cli.reporting import write_report
 from parley.client.fetching import is_url
 from parley.client.listing import KINDS, STATUSES
 from parley.client.reading import read_conversation, read_recording, read_rubric
 from parley.client.session_analysis import HearingOptions
-from parley.domain.auto_analyze.contract import DEFAULT_BUDGET_USD, DEFAULT_REVIEW_LIMIT_SECONDS, RunControls
+from parley.domain.auto_analyze.contract import (
+    DEFAULT_BUDGET_USD,
+    DEFAULT_REVIEW_LIMIT_SECONDS,
+    MAX_STREAMS,
+    RunControls,
+)
 from parley.domain.auto_analyze.processing import Processing
 from parley.domain.chat_formats import CHAT_FORMATS, CHAT_ROLES
 from parley.domain.chat_formats.drafts import DEFAULT_SESSION_GAP_HOURS
@@ -43,7 +48,6 @@ from parley.domain.session_analysis import (
     DEFAULT_VOICE_DEADLINE_SECONDS,
     LEAST_TRANSCRIPT_TOKENS,
 )
-from parley.process import command
 
 app = typer.Typer()
 
@@ -214,7 +218,7 @@ def auto_analyze(
     user: Annotated[str, typer.Option(help="Whose energy pays.")] = "operator",
     provider: OnlyProvider = None,
     model: OnlyModel = None,
-    streams: Annotated[int | None, typer.Option(help="Parallel streams.")] = None,
+    streams: Annotated[int | None, typer.Option(min=1, max=MAX_STREAMS, help="Parallel streams.")] = None,
     sessions_per_stream: Annotated[str | None, typer.Option(help="Sessions per stream and round, or auto.")] = None,
     max_staleness: Annotated[
         str | None, typer.Option(help="Rounds by which a stream's labels may be old, or continuous.")
@@ -243,7 +247,7 @@ def auto_analyze(
         bool, typer.Option("--review", help="Wait for `parley labels review` before labels are merged.")
     ] = False,
     review_hours: Annotated[
-        float, typer.Option(min=0.01, help="How long a review may take; then the merges are made without one.")
+        float, typer.Option(min=0.01, max=720, help="How long a review may take; then the merges are made without one.")
     ] = DEFAULT_REVIEW_LIMIT_SECONDS / 3600,
     instructions: Instructions = None,
     processing: Annotated[
@@ -333,7 +337,7 @@ def _run_options(
     if max_staleness is not None:
         options["max_staleness"] = parse_number_or(max_staleness, "continuous", where="--max-staleness")
     if max_cost is not None:
-        options["budget_usd"] = parse_usd(max_cost, where="--max-cost")
+        options["budget_usd"] = parse_usd(max_cost, where="--max-cost", least="0.000001")
     return options
 
 
@@ -399,6 +403,8 @@ def results(
         if html is not None:
             await write_report(job, found, html)
         if export is not None:
+            if not isinstance(job, AutoAnalyzeHandle):
+                raise InvalidInput("is not a labelling run: only those have sessions to export", where=job_id)
             written = await write_sessions(client.labelled_sessions(job_id), export)
             sessions = display.counted(written, "session")
             err.say(f"{sessions} written to {export}")
@@ -436,7 +442,7 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Resume a labelling run that is paused, or whose budget was used up."""
-    budget_usd = None if max_cost is None else parse_usd(max_cost, where="--max-cost")
+    budget_usd = None if max_cost is None else parse_usd(max_cost, where="--max-cost", least="0.000001")
     _control(job_id, workspace, lambda job: job.resume(budget_usd=budget_usd), as_json=as_json)
 
 
@@ -449,7 +455,9 @@ def finish(job_id: JobId, workspace: Workspace = "default", as_json: Json = Fals
 @app.command()
 def streams(
     job_id: JobId,
-    count: Annotated[int, typer.Argument(metavar="COUNT", help="How many streams label sessions, 1 to 64.")],
+    count: Annotated[
+        int, typer.Argument(metavar="COUNT", min=1, max=MAX_STREAMS, help="How many streams label sessions, 1 to 64.")
+    ],
     workspace: Workspace = "default",
     as_json: Json = False,
 ) -> None:
@@ -555,7 +563,7 @@ async def follow_started(
     """Print the id of a started job; unless `detach`, follow it as `show_job` does."""
     job_id = job.id
     if [earlier for earlier in await client.jobs(job_id=job_id, limit=2) if earlier.job_key != job.job_key]:
-        listed = command("jobs", "--id", job_id)
+        listed = command_in(client.workspace_id, "jobs", "--id", job_id)
         err.say(f"jobs on the same content have this id too: `{listed}` lists them; --run-name separates them")
     if detach:
         show_json({"id": job_id}) if as_json else out.say(job_id)
@@ -581,7 +589,8 @@ async def show_job(
     try:
         found = await display.watched(err, await client.job(job_id), final=final)
     except asyncio.CancelledError:
-        line = f"The job continues. Follow it again with: {command('progress', job_id, '--follow')}"
+        follow = command_in(client.workspace_id, "progress", job_id, "--follow")
+        line = f"The job continues. Follow it again with: {follow}"
         err.say(line)
         raise
     if html is not None:

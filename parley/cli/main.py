@@ -4,6 +4,7 @@ A command's module is loaded when the command runs, so that `parley --help` load
 """
 
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Iterator, MutableMapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # The codes of the errors that the caller can correct: the input, the settings, or an address.
 CORRECTABLE = {
+    "ConversationClosed",
     "IdempotencyConflict",
     "InvalidInput",
     "LabelsChanged",
@@ -201,6 +203,9 @@ def report_error(error: Exception, *, debug: bool) -> int:
 
     if debug:
         err.say(traceback.format_exc().rstrip())
+    if isinstance(error, typer.Abort):
+        err.say("parley: not confirmed: nothing was changed")
+        return 1
     if isinstance(error, TyperException):
         return _report_usage(error)
     if isinstance(error, ParleyError):
@@ -216,7 +221,10 @@ def report_error(error: Exception, *, debug: bool) -> int:
 def _report_usage(error: TyperException) -> int:
     """A wrong option or argument. The error of a command without arguments has no message: its help is printed."""
     context = getattr(error, "ctx", None)
-    if message := error.format_message():
+    # A choice that does not exist has the words of pydantic before its own.
+    if message := error.format_message().replace("Value error, ", "", 1):
+        if re.search(r"No such option: -[.\d]", message):
+            message = f"{message}: a negative number is not accepted here"
         err.say(f"parley: {message} (see {context.command_path if context else 'parley'} --help)")
     return error.exit_code
 

@@ -1,6 +1,5 @@
 """`parley phone`: the phone numbers of a workspace, and its phone calls."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from parley import Client, PhoneCallReport, PhoneNumber, PhoneTurn
 from parley.cli.console import Json, Workspace, out, show_json, with_client
 from parley.cli.phone_simulate import simulate
 from parley.cli.table import Table
+from parley.client.reading import read_json
 from parley.domain.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True, help="Set up phone numbers, dial, simulate and see phone calls.")
@@ -121,9 +121,11 @@ def show(call_sid: CallSid, workspace: Workspace = "default", as_json: Json = Fa
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise InvalidInput(f"cannot be read: {error}", where=str(path)) from None
+        given = read_json(path.read_text(encoding="utf-8"), where=path.name)
+    except OSError as error:
+        raise InvalidInput(f"cannot be read: {error.strerror}", where=str(path)) from None
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"is not UTF-8: byte {error.start}", where=str(path)) from None
     if not isinstance(given, dict):
         raise InvalidInput("must be a JSON object", where=str(path))
     return given

@@ -99,7 +99,7 @@ def costs(
     as_json: Json = False,
 ) -> None:
     """Show what was spent, and what users were charged."""
-    start = parse_since(since) if since else None
+    start = None if since is None else parse_since(since)
 
     async def work(client: Client) -> None:
         spent = await client.costs(user_id=user, since=start)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Column
 from rich.table import Table as RichTable
 
@@ -15,6 +16,11 @@ class Table(RichTable):
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The table, or its cells below each other."""
         if self.__rich_measure__(console, options).minimum <= options.max_width:
+            # Rich makes columns narrower than their longest words, although there is room for all of them.
+            for column in self.columns:
+                column.min_width = column.min_width or max(
+                    Measurement.get(console, options, cell).minimum for cell in (column.header, *column.cells)
+                )
             yield from super().__rich_console__(console, options)
             return
         if self.title:

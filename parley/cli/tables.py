@@ -1,12 +1,14 @@
 """How reports look in a terminal."""
 
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import TypeVar
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
 
+from parley.cli.display import usd
 from parley.cli.table import Table
 from parley.domain.model import Model
 from parley.domain.recommendations import Recommendation
@@ -40,7 +42,7 @@ LineT = TypeVar("LineT", bound=Model)
 def summary(found: Summary) -> RenderableType:
     """Totals, the outcomes of attempts and requests, and the share of each provider."""
     rows = [*_attempts(found.attempts), *_requests(found.requests, found.reasons)]
-    saved = f"${found.total.prompt_cache_saved_usd}"
+    saved = f"${usd(found.total.prompt_cache_saved_usd)}"
     rows.append(("prompt caches saved", saved, "the vendors' own, below the price of other input"))
     shares = ", ".join(f"{provider} {percent(part)}" for provider, part in found.providers.items())
     return _page(
@@ -67,7 +69,7 @@ def users(found: UserReport) -> RenderableType:
 
 
 def actions(found: SpendReport[ActionSpend]) -> RenderableType:
-    rows = [(_named(escape(line.action), line), *_spend(line), str(line.average_usd or "")) for line in found.lines]
+    rows = [(_named(escape(line.action), line), *_spend(line), _or_blank(line.average_usd)) for line in found.lines]
     table = _table(("action", *SPENT, "$ per attempt"), [*rows, ("total", *_spend(found.total), "")])
     return _page(found.span, table, *_marks(found.total))
 
@@ -114,7 +116,7 @@ def recommendations(found: Report[Recommendation]) -> RenderableType:
     for line in found.lines:
         mark = "\n[yellow]based on the simulator, not on a model[/yellow]" if line.simulated else ""
         text = f"{escape(line.seen)}\n[bold]{escape(line.advice)}[/bold]{mark}"
-        table.add_row(line.rule, escape(line.subject), text, str(line.saves_usd or ""))
+        table.add_row(line.rule, escape(line.subject), text, _or_blank(line.saves_usd))
     return _page(found.span, table)
 
 
@@ -139,8 +141,12 @@ def _spending(found: SpendReport[LineT], title: str, lines: Iterable[tuple[str, 
 
 def _spend(spend: Spend) -> Row:
     tokens = spend.tokens_prompt + spend.tokens_completion
-    uncertain = f"≤ {spend.uncertain_usd}" if spend.uncertain_usd else "0"
-    return str(spend.attempts), f"{tokens:,}", str(spend.confirmed_usd), uncertain, str(spend.energy_charged)
+    uncertain = f"≤ {usd(spend.uncertain_usd)}" if spend.uncertain_usd else "0"
+    return str(spend.attempts), f"{tokens:,}", usd(spend.confirmed_usd), uncertain, str(spend.energy_charged)
+
+
+def _or_blank(amount: Decimal | None) -> str:
+    return usd(amount) if amount else ""
 
 
 def _named(name: str, spend: Spend) -> str:
@@ -154,7 +160,9 @@ def _named(name: str, spend: Spend) -> str:
 def _marks(total: Spend) -> list[str]:
     if not total.simulated_attempts:
         return []
-    return [f"[yellow]${total.simulated_usd} of it was counted by the simulator: no money was spent on it.[/yellow]"]
+    return [
+        f"[yellow]${usd(total.simulated_usd)} of it was counted by the simulator: no money was spent on it.[/yellow]"
+    ]
 
 
 def _attempts(attempts: Attempts) -> list[Row]:
@@ -177,7 +185,7 @@ def _requests(requests: Requests, reasons: dict[str, int]) -> list[Row]:
         ("their error rate", percent(requests.error_rate, NO_REQUESTS), "failed, of those not refused or cancelled"),
         ("their latency", speed, "of completed requests, cached or not"),
         ("cache hit rate", percent(requests.cache_hit_rate, NO_REQUESTS), cached),
-        ("saved by the cache", f"${requests.saved_usd}", "the original cost of its answers"),
+        ("saved by the cache", f"${usd(requests.saved_usd)}", "the original cost of its answers"),
         ("feedback", f"{requests.good} good", f"{requests.bad} bad"),
     ]
 
@@ -209,7 +217,7 @@ def _arm(arm: Arm) -> Row:
         escape(arm.experiment),
         escape(arm.arm),
         str(arm.requests),
-        str(arm.cost_usd),
+        usd(arm.cost_usd),
         percent(arm.error_rate),
         str(arm.cached),
         _pair(arm.average_ms, arm.p95_ms, "", digits=0),

@@ -640,7 +640,8 @@ class Client:
     def _handle(self, kind: str, job_id: str, job_key: str) -> AnalysisHandle | AutoAnalyzeHandle:
         handle = HANDLES.get(kind)
         if handle is None:
-            raise InvalidInput(f"is a {kind} and has no handle: name a job of {' or '.join(HANDLES)}", where=job_id)
+            kinds = " or ".join(HANDLES)
+            raise InvalidInput(f"is a {kind}: its answer comes back under its key; name a job of {kinds}", where=job_id)
         return handle(self._backend, self.workspace_id, job_id, job_key)
 
     async def attempts(self, job_key: str, *, limit: int = 200) -> JobAttempts:

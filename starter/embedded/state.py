@@ -33,7 +33,9 @@ class StackRunning(ParleyError):
         if addresses:
             where = f"Temporal UI {addresses.ui_url}, Temporal {addresses.temporal_address}"
             where += f", simulator {addresses.simulator_url}" if addresses.simulator_url else ""
-        super().__init__(f"a stack is already running in {state_dir} ({holder}): {where}")
+            where += f", gateway {addresses.gateway_url}" if addresses.gateway_url else ""
+        advice = "`parley down` stops it; with another PARLEY_STATE_DIR another one runs beside it"
+        super().__init__(f"a stack is already running in {state_dir} ({holder}): {where}. {advice}")
 
 
 class PartFailed(ParleyError):

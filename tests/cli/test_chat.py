@@ -49,7 +49,7 @@ async def test_each_line_of_a_pipe_is_a_turn(parley: Run, piped: Piped, client: 
     assert [turn.text for turn in turns] == ["My dog is called Rex.", "What is my dog called?"]
     assert ran.out == "".join(f"{turn.answer}\n" for turn in turns)
     assert "openai gpt-4o-mini (simulated)" in ran.err
-    assert ran.err.endswith("continue with: parley chat talk --user ann\n")
+    assert "parley chat talk --user ann --workspace workspace-" in ran.err
 
 
 async def test_as_json_each_line_is_one_value(parley: Run, piped: Piped) -> None:
@@ -68,7 +68,7 @@ async def test_a_conversation_is_continued_by_its_id(parley: Run, piped: Piped) 
     piped("My dog is called Rex.")
     first = await parley("chat", "--user", "ann", "--json")
     new_id = json.loads(first.out.splitlines()[0])["conversation_id"]
-    assert f"continue with: parley chat {new_id} --user ann" in first.err
+    assert f"parley chat {new_id} --user ann" in first.err
     piped("What is it called?", "/context")
     ran = await parley("chat", new_id)
     assert ran.code == 0, ran.err
@@ -89,13 +89,13 @@ async def test_commands_are_obeyed_and_not_sent(parley: Run, piped: Piped, simul
     ran = await parley(*CHAT)
     assert ran.code == 0, ran.err
     assert "/context" in ran.err
-    assert "1 turns, " in ran.out and "between turns $0" in ran.out
+    assert "1 turn, " in ran.out and "between turns $0" in ran.out
     assert ran.err.endswith("conversation talk is closed\n")
     # The text that is not a command, and the extraction of facts from it at the close.
     before = await simulator.requests(at_least=2)
     piped("Hello?")
     refused = await parley(*CHAT)
-    assert (refused.code, "is closed" in refused.err) == (1, True)
+    assert (refused.code, "is closed" in refused.err) == (2, True)
     assert len(before) == len(await simulator.requests()) == 2
 
 
@@ -203,7 +203,7 @@ async def test_at_a_terminal_ctrl_d_and_ctrl_c_end_cleanly(
     terminal.process.send_signal(signal.SIGINT)
     assert await terminal.ended() == 130
     assert "Traceback" not in terminal.shown
-    assert "continue with: parley chat talk --user ann" in terminal.shown
+    assert "parley chat talk --user ann" in terminal.shown
 
     terminal = terminals(*arguments)
     await terminal.until("> My dog is called Rex.")

@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from parley.cli import display
+from parley.cli.console import SafeConsole
 from parley.cli.display import Part, describe, parts, report, usd
+from parley.cli.table import Table
 from parley.client.auto_analyze import AutoAnalyzeReport
 from parley.domain.auto_analyze.consistency import Consistency
 from parley.domain.auto_analyze.contract import (
@@ -239,9 +241,22 @@ def test_a_bar_keeps_its_width_in_a_narrow_terminal():
         ("2.50", "2.50"),
         ("0.054628950000", "0.054629"),
         ("-0.000012400000", "-0.000012"),
-        ("0.000000120000", "0.000000120000"),
+        ("0.000000120000", "0.00000012"),
+        ("0.052680000000", "0.052680"),
+        ("0.000000000000", "0"),
         ("100", "100"),
     ],
 )
 def test_an_amount_has_six_places_at_most_and_is_never_rounded_to_0(amount: str, text: str):
     assert usd(Decimal(amount)) == text
+
+
+@pytest.mark.parametrize("width", range(40, 160, 7))
+def test_a_table_cuts_no_id_at_any_width(width: int):
+    """Another command needs the id: it is whole in a cell, or on a line of its own."""
+    table = Table("id", "name", "scopes", "created")
+    table.add_row("key-246e5aed56c1aa", "a name with several words", "generate jobs read", "2026-11-30 12:00")
+    file = StringIO()
+    console = SafeConsole(file=file, width=width)
+    console.print(table)
+    assert "key-246e5aed56c1aa" in file.getvalue()

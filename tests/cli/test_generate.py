@@ -155,7 +155,7 @@ async def test_a_generation_has_no_progress_or_results(parley: Run, client: Clie
     await parley(*ASK, "--key", "order-7")
     for command in ("progress", "results"):
         ran = await parley(command, "generate/default/order-7")
-        assert (ran.code, "has no handle" in ran.err) == (2, True)
+        assert (ran.code, "comes back under its key" in ran.err) == (2, True)
 
 
 async def test_bytes_that_are_not_utf8_are_refused_with_their_place(

@@ -1,5 +1,6 @@
 """Events, alerts and the refill on the command line."""
 
+import io
 import json
 from datetime import UTC, date, datetime
 
@@ -82,8 +83,13 @@ async def test_the_refill_runs_now_and_prints_its_totals(parley: Run, books: Led
     assert [entry.amount for entry in await books.all(EnergyEntry, "id", kind="grant")] == [11, 19]
 
 
-async def test_a_user_is_forgotten_after_a_confirmation(parley: Run, books: LedgerFixture) -> None:
-    assert (await parley("forget", USER)).code == 1
+async def test_a_user_is_forgotten_after_a_confirmation(
+    parley: Run, books: LedgerFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    refused = await parley("forget", USER)
+    assert (refused.code, "nothing was changed" in refused.err) == (1, True), refused.err
+    assert (await parley("forget", USER, "--json")).code == 2
     assert await books.all(JournaledReply)
     ran = await parley("forget", USER, "--yes", "--json")
     assert (ran.code, json.loads(ran.out)) == (0, {"replies": 1})

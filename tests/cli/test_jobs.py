@@ -208,7 +208,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("arguments", "expected"),
         [
-            (("--streams", "0"), "auto-analyze: streams: "),
+            (("--streams", "0"), "Invalid value for '--streams'"),
             (("--sessions-per-stream", "0"), "auto-analyze: sessions_per_stream: "),
             (("--sessions-per-stream", "many"), "--sessions-per-stream: must be a number or auto, not 'many'"),
             (("--model", "gpt-17-imaginary"), "--provider"),

@@ -43,7 +43,12 @@ async def test_numbers_are_set_listed_and_removed(parley: Run, tmp_path: Path):
 
 async def test_settings_that_are_not_valid_name_the_place(parley: Run, tmp_path: Path):
     path = tmp_path / "number.json"
-    for text, said in (("{", "cannot be read"), ("[]", "JSON object"), ('{"voise": "a"}', "voise")):
+    for text, said in (
+        ("{", "is not JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[]", "JSON object"),
+        ('{"voise": "a"}', "voise"),
+    ):
         path.write_text(text)
         refused = await parley("phone", "numbers", "set", NUMBER, "--settings", path, *WORKSPACE)
         assert (refused.code, said in refused.err) == (2, True), refused.err
