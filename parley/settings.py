@@ -326,7 +326,11 @@ class Settings(BaseSettings):
         for name in sorted(os.environ):
             if name.startswith(PREFIX) and name not in known and (meant := _nearest(name, known)):
                 raise ValueError(f"{name} is not a setting: did you mean {meant}?")
-        return {name: value for name, value in values.items() if not _is_service_link(value)}
+        return {
+            name: value
+            for name, value in values.items()
+            if not (name.lower().endswith("_port") and _is_service_link(value))
+        }
 
     @field_validator(
         "openai_api_key",

@@ -67,6 +67,12 @@ def test_the_links_of_services_in_a_cluster_are_ignored(name: str, monkeypatch: 
     assert (given.gateway_port, given.stream_port) == (8700, 0)
 
 
+def test_another_setting_that_looks_like_a_link_is_not_ignored(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PARLEY_WEBHOOK_URL", "tcp://10.0.0.1:8700")
+    with pytest.raises(ValidationError, match="PARLEY_WEBHOOK_URL"):
+        Settings()
+
+
 @pytest.mark.parametrize("name", ["PARLEY_SERVICE_HOST", "PARLEY_PORT_8080_TCP", "PARLEY_ACME_OPENAI_API_KEY"])
 def test_variables_that_others_set_are_ignored(name: str, monkeypatch: pytest.MonkeyPatch):
     """Kubernetes sets `PARLEY_SERVICE_HOST` for a service named parley; a workspace may choose its key's variable."""

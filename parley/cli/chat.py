@@ -26,6 +26,7 @@ from parley.cli import display
 from parley.cli.console import (
     Json,
     Workspace,
+    checked_key,
     command_in,
     err,
     known_in_policy,
@@ -63,6 +64,7 @@ def chat(
     as_json: Json = False,
 ) -> None:
     """Hold a conversation: each line of stdin is a turn, and /help shows the commands."""
+    key = checked_key(key)
     known_in_policy("--action", action, {DEFAULT_ACTION, *Settings().policy().action})
     silence_temporal()
     # The loop runs while a turn is answered, and not while a line is typed: Ctrl-C then ends the reading of the line.

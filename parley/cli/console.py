@@ -142,6 +142,20 @@ def known_in_policy(option: str, name: str, known: Collection[str]) -> None:
         raise InvalidInput(f"is not in the policy (PARLEY_POLICY_FILE), which has: {names}; got {name!r}", where=option)
 
 
+def checked_key(key: str | None) -> str | None:
+    """An idempotency key, or None.
+
+    Raises:
+        InvalidInput: it is blank, as a variable of the shell that is not set: a repetition would not be one.
+    """
+    from parley.domain.errors import InvalidInput  # noqa: PLC0415
+    from parley.domain.model import is_blank  # noqa: PLC0415
+
+    if key is not None and is_blank(key):
+        raise InvalidInput("must not be blank: leave it out, or name a key", where="--key")
+    return key
+
+
 def parse_usd(text: str, *, where: str, least: str = "0") -> Decimal:
     """An amount in USD, from `least` on, with six decimals at most.
 

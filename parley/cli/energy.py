@@ -5,10 +5,9 @@ from uuid import uuid4
 
 import typer
 
-from parley import Client, InvalidInput, Settings
-from parley.cli.console import Json, Workspace, err, known_in_policy, out, show_json, with_client
+from parley import Client, Settings
+from parley.cli.console import Json, Workspace, checked_key, err, known_in_policy, out, show_json, with_client
 from parley.cli.display import counted
-from parley.domain.model import is_blank
 
 app = typer.Typer(no_args_is_help=True, help="See and grant users' energy.")
 
@@ -37,13 +36,12 @@ def grant(
     workspace: Workspace = "default",
 ) -> None:
     """Grant energy to a user."""
-    if key is not None and is_blank(key):
-        raise InvalidInput("must not be blank: leave it out, or name a key", where="--key")
+    grant_key = checked_key(key) or uuid4().hex
     if tier is not None:
         known_in_policy("--tier", tier, Settings().policy().tier)
 
     async def work(client: Client) -> None:
-        granted = await client.grant_energy(user, amount, key=key or uuid4().hex)
+        granted = await client.grant_energy(user, amount, key=grant_key)
         if tier:
             await client.set_tier(user, tier)
         out.say(f"granted {amount}" if granted else "this key was used before: nothing changed")

@@ -20,7 +20,17 @@ from parley import (
     ToolCallDelta,
 )
 from parley.cli import display
-from parley.cli.console import Json, Workspace, err, known_in_policy, out, show_json, show_json_line, with_client
+from parley.cli.console import (
+    Json,
+    Workspace,
+    checked_key,
+    err,
+    known_in_policy,
+    out,
+    show_json,
+    show_json_line,
+    with_client,
+)
 from parley.cli.table import Column, Table
 from parley.client.reading import read_json
 from parley.domain.generate.contract import DEFAULT_ACTION
@@ -54,7 +64,7 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Answer one request within the budget, with the first model that can."""
-    policy = Settings().policy()
+    policy, key = Settings().policy(), checked_key(key)
     known_in_policy("--action", action, {DEFAULT_ACTION, *policy.action})
     if experiment is not None:
         known_in_policy("--experiment", experiment, policy.experiment)

@@ -27,6 +27,8 @@ SAMPLE = SAMPLES / "cold-call-logistics.json"
         (("budget", "set", "day", "0.0000001"), "budget: must have six decimals at most"),
         (("budget", "set", "day", "-5"), "a negative number is not accepted here"),
         (("energy", "grant", "ann", "1", "--key", " "), "--key: must not be blank"),
+        (("generate", "Hi", "--user", "ann", "--key", ""), "--key: must not be blank"),
+        (("chat", "--user", "ann", "--key", ""), "--key: must not be blank"),
         (
             ("generate", "Hi", "--user", "ann", "--provider", "whisper"),
             "parley: Invalid value for '--provider': 'whisper'",
