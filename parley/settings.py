@@ -324,7 +324,8 @@ class Settings(BaseSettings):
     def _check_variable_names(cls, values: Any) -> Any:
         known = {*map(variable, cls.model_fields), *OTHER_VARIABLES}
         for name in sorted(os.environ):
-            if name.startswith(PREFIX) and name not in known and (meant := _nearest(name, known)):
+            is_ours = name.startswith(PREFIX) and name not in known and not _is_service_link(os.environ[name])
+            if is_ours and (meant := _nearest(name, known)):
                 raise ValueError(f"{name} is not a setting: did you mean {meant}?")
         return {
             name: value
@@ -431,9 +432,7 @@ def _is_service_link(value: object) -> bool:
 
 
 def _nearest(name: str, known: set[str]) -> str | None:
-    """The variable that a misspelled one probably means; None if it is like none, or not of a person."""
-    if _is_service_link(os.environ[name]):
-        return None
+    """The variable that a misspelled one probably means; None if it is like none."""
     bare = name.removeprefix(PREFIX)
     if bare in known:
         return bare

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from parley.client.reading import first_problem, read_json
+from parley.client.reading import first_problem, read_json, read_text
 from parley.domain.costs import BilledAttempt
 from parley.domain.errors import InvalidInput
 from parley.domain.joint import AMOUNTS, COUNTS
@@ -87,7 +87,7 @@ def _sum(one: BilledAttempt, other: BilledAttempt) -> BilledAttempt:
 
 def _rows(path: Path) -> Iterator[Row]:
     """The rows with their places. The name and the first character decide the format."""
-    text = _text(path)
+    text = read_text(path, MAX_BYTES)
     if path.suffix.lower() == ".csv":
         yield from _of_csv(text, path)
     elif text.lstrip().startswith("["):
@@ -112,14 +112,3 @@ def _object(place: str, row: Any, path: Path) -> Row:
     if not isinstance(row, dict):
         raise InvalidInput("must be a JSON object", where=f"{path.name}: {place}")
     return place, row
-
-
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InvalidInput(f"has more than the {MAX_BYTES:,} bytes allowed", where=path.name)
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InvalidInput(f"cannot be read: {error.strerror}", where=str(path)) from None
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"is not UTF-8: byte {error.start}; save the file as UTF-8", where=path.name) from None

@@ -14,6 +14,8 @@ import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from parley.process import command
+
 if TYPE_CHECKING:
     from parley.client.client import Client
 
@@ -103,8 +105,6 @@ def _write_json(value: Any, indent: int | None) -> None:
 
 def command_in(workspace: str, *arguments: str) -> str:
     """A command of `parley` on a workspace, that can be pasted into a shell."""
-    from parley.process import command  # noqa: PLC0415
-
     return command(*arguments, *(() if workspace == "default" else ("--workspace", workspace)))
 
 

@@ -32,7 +32,7 @@ from parley.cli.console import (
     with_client,
 )
 from parley.cli.table import Column, Table
-from parley.client.reading import read_json
+from parley.client.reading import read_json, read_text
 from parley.domain.generate.contract import DEFAULT_ACTION
 from parley.domain.generate.prompts import PLACEHOLDERS, Template, templates
 from parley.domain.generate.prompts import template as find_template
@@ -107,12 +107,7 @@ def generate(
 def _schema(path: Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
-    try:
-        found = read_json(path.read_text(encoding="utf-8"), where=path.name)
-    except OSError as error:
-        raise InvalidInput(f"cannot be read: {error.strerror}", where=str(path)) from None
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"is not UTF-8: byte {error.start}", where=str(path)) from None
+    found = read_json(read_text(path), where=path.name)
     if not isinstance(found, dict):
         raise InvalidInput('must be a JSON schema: a JSON object, for example {"type": "object"}', where=str(path))
     return found

@@ -12,7 +12,7 @@ from parley import Client, PhoneCallReport, PhoneNumber, PhoneTurn
 from parley.cli.console import Json, Workspace, out, show_json, with_client
 from parley.cli.phone_simulate import simulate
 from parley.cli.table import Table
-from parley.client.reading import read_json
+from parley.client.reading import read_json, read_text
 from parley.domain.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True, help="Set up phone numbers, dial, simulate and see phone calls.")
@@ -120,12 +120,7 @@ def show(call_sid: CallSid, workspace: Workspace = "default", as_json: Json = Fa
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        given = read_json(path.read_text(encoding="utf-8"), where=path.name)
-    except OSError as error:
-        raise InvalidInput(f"cannot be read: {error.strerror}", where=str(path)) from None
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"is not UTF-8: byte {error.start}", where=str(path)) from None
+    given = read_json(read_text(path), where=path.name)
     if not isinstance(given, dict):
         raise InvalidInput("must be a JSON object", where=str(path))
     return given

@@ -123,8 +123,8 @@ def read_rubric(path: Path) -> Rubric:
     return parse_rubric(read_text(path, MAX_RUBRIC_BYTES), where=path.name)
 
 
-def read_text(path: Path, limit: int) -> str:
-    """A text file of at most `limit` bytes.
+def read_text(path: Path, limit: int | None = None) -> str:
+    """A text file. `limit`: the most bytes that it may have; default: any number.
 
     Raises:
         InvalidInput: it cannot be read, is too long, or is not UTF-8.
@@ -231,13 +231,13 @@ def _claimed_seconds(audio: bytes, where: str) -> float:
         ) from None
 
 
-def _read(path: Path, limit: int) -> bytes:
+def _read(path: Path, limit: int | None) -> bytes:
     try:
         with path.open("rb") as file:
-            content = file.read(limit + 1)
+            content = file.read(-1 if limit is None else limit + 1)
     except OSError as error:
         raise InvalidInput(f"cannot be read: {error.strerror}", where=str(path)) from None
-    if len(content) > limit:
+    if limit is not None and len(content) > limit:
         raise InvalidInput(f"has more than the {limit:,} bytes allowed", where=path.name)
     return content
 

@@ -16,6 +16,7 @@ import pytest
 
 from parley import Client, ConversationExport, Memory
 from parley.domain.conversation.memory import Changes
+from parley.process import command
 from parley.storage import memories
 from parley.storage.tables import utc_now
 from tests.cli.command import Run
@@ -49,7 +50,8 @@ async def test_each_line_of_a_pipe_is_a_turn(parley: Run, piped: Piped, client: 
     assert [turn.text for turn in turns] == ["My dog is called Rex.", "What is my dog called?"]
     assert ran.out == "".join(f"{turn.answer}\n" for turn in turns)
     assert "openai gpt-4o-mini (simulated)" in ran.err
-    assert "parley chat talk --user ann --workspace workspace-" in ran.err
+    again = command(*CHAT, "--workspace", client.workspace_id)
+    assert ran.err.endswith(f"continue with: {again}\n")
 
 
 async def test_as_json_each_line_is_one_value(parley: Run, piped: Piped) -> None:
@@ -68,7 +70,7 @@ async def test_a_conversation_is_continued_by_its_id(parley: Run, piped: Piped) 
     piped("My dog is called Rex.")
     first = await parley("chat", "--user", "ann", "--json")
     new_id = json.loads(first.out.splitlines()[0])["conversation_id"]
-    assert f"parley chat {new_id} --user ann" in first.err
+    assert f"continue with: {command('chat', new_id, '--user', 'ann')}" in first.err
     piped("What is it called?", "/context")
     ran = await parley("chat", new_id)
     assert ran.code == 0, ran.err
@@ -203,7 +205,7 @@ async def test_at_a_terminal_ctrl_d_and_ctrl_c_end_cleanly(
     terminal.process.send_signal(signal.SIGINT)
     assert await terminal.ended() == 130
     assert "Traceback" not in terminal.shown
-    assert "parley chat talk --user ann" in terminal.shown
+    assert f"continue with: {command(*arguments)}" in terminal.shown.replace("\r\n", "")
 
     terminal = terminals(*arguments)
     await terminal.until("> My dog is called Rex.")
