@@ -22,7 +22,7 @@ from gateway import (
     speech,
 )
 from gateway.boundary import Boundary, names
-from gateway.console import budgets, overview, pages, phone_talk, review, sign_in
+from gateway.console import budgets, forks, overview, pages, phone_talk, review, sign_in
 from gateway.console import chat as chat_pages
 from gateway.console import jobs as job_pages
 from gateway.console import labels as label_pages
@@ -58,7 +58,7 @@ def create_app(backend: Backend, settings: Settings, metrics: GatewayMetrics | N
     app.include_router(labels.router)
     for module in (health, jobs, chat, conversations, knowledge, speech, openai, embeddings, anthropic, models, phone):
         app.include_router(module.router)
-    console = (overview, job_pages, chat_pages, phone_pages, phone_talk, label_pages, review, budgets)
+    console = (overview, job_pages, chat_pages, phone_pages, phone_talk, label_pages, review, forks, budgets)
     for router in (
         jobs.sockets,
         phone.sockets,

@@ -13,15 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from parley.client.backend import Backend, describe_workflow, job_key_of, status_of
-from parley.client.client import Client
-from parley.client.listing import find_job
+from parley.client.backend import Backend
+from parley.client.client import Client, handle_of
+from parley.client.listing import DescribedJob, describe_job
 from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
-from parley.domain.errors import InvalidInput, NotFound, Unreachable
+from parley.domain.errors import InvalidInput, Unreachable
 from parley.domain.generate.contract import WORKFLOW as GENERATE
-from parley.domain.generate.contract import job_key as generation_key
 from parley.storage import auto_analyze, usage
-from parley.visibility import JOB
 
 POLL_SECONDS = 0.5
 QUERY_SECONDS = 5.0
@@ -104,39 +102,30 @@ class JobFeed:
     async def _read(self) -> None:
         """Read the job once, and wake the readers if it changed."""
         state = self._state
-        kind, status, key = await self._described()
-        if key != state.key:
-            state.key, state.labels = key, []
-        has_ended = status != "running"
-        labels = await self._labels(has_ended) if kind == AUTO_ANALYZE else []
-        shown = {**await self._shown(kind, status), "cost_usd": await self._cost()}
+        job = await describe_job(self._backend, self._workspace_id, self._job_id)
+        if job.job_key != state.key:
+            state.key, state.labels = job.job_key, []
+        has_ended = job.status != "running"
+        labels = await self._labels(has_ended) if job.kind == AUTO_ANALYZE else []
+        shown = {**await self._shown(job), "cost_usd": await self._cost()}
         if labels or shown != state.shown or has_ended:
             state.labels.extend(labels)
             state.shown, state.has_ended = shown, has_ended
             state.version = max(state.version + 1, time.time_ns() // 1_000_000)
             self._wake()
 
-    async def _described(self) -> tuple[str, str, str]:
-        """The job's kind, status and key. Temporal does not know a job that ran inline, or long ago: its row does."""
-        try:
-            found = await describe_workflow(self._backend, self._workspace_id, self._job_id)
-        except NotFound:
-            row = await find_job(self._backend, self._workspace_id, self._job_id)
-            return row.kind, row.status, row.job_key
-        kind = found.typed_search_attributes.get(JOB) or ""
-        return kind, status_of(found), generation_key(self._job_id) if kind == GENERATE else job_key_of(found)
-
-    async def _shown(self, kind: str, status: str) -> dict[str, Any]:
-        if kind == GENERATE:
+    async def _shown(self, job: DescribedJob) -> dict[str, Any]:
+        if job.kind == GENERATE:
             return {"status": await self._client.generation(self._job_id).status()}
-        if status != "running":
-            report = await (await self._client.job(self._job_id)).report()
+        handle = handle_of(self._backend, self._workspace_id, job.kind, job.id, job.job_key)
+        if job.status != "running":
+            report = await handle.report()
             return {"status": report.status, "reason": report.reason}
         with suppress(Unreachable, TimeoutError):  # its worker is away, or starts: the status is known nevertheless
             async with asyncio.timeout(QUERY_SECONDS):
-                progress = await (await self._client.job(self._job_id)).progress()
-            return {"status": status, "progress": progress.model_dump(mode="json")}
-        return {**self._state.shown, "status": status}
+                progress = await handle.progress()
+            return {"status": job.status, "progress": progress.model_dump(mode="json")}
+        return {**self._state.shown, "status": job.status}
 
     async def _labels(self, has_ended: bool) -> list[dict[str, str]]:
         after = len(self._state.labels)

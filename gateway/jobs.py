@@ -20,11 +20,11 @@ from gateway.feeds import Event
 from gateway.state import Gateway
 from gateway.uploads import MULTIPART, bytes_of, checked, import_upload, is_multipart, json_of, parts_of, text_of
 from parley.client.auto_analyze import AutoAnalyzeHandle, AutoAnalyzeOptions, AutoAnalyzeReport
-from parley.client.backend import describe_workflow, status_of
+from parley.client.client import handle_of
 from parley.client.generate import GenerateOptions
 from parley.client.generation import GenerationHandle
 from parley.client.importing import Imported, ReadingOptions
-from parley.client.listing import KINDS, STATUSES, JobPage, find_job
+from parley.client.listing import KINDS, STATUSES, DescribedJob, JobPage, describe_job
 from parley.client.reading import (
     MAX_RECORDING_BYTES,
     MAX_TRANSCRIPT_BYTES,
@@ -51,7 +51,6 @@ from parley.domain.session_analysis import (
     Progress,
 )
 from parley.domain.session_analysis import WORKFLOW as SESSION_ANALYSIS
-from parley.visibility import JOB
 
 PREFIX = "/api/jobs"
 UPLOADS = frozenset((f"{PREFIX}/session-analysis", f"{PREFIX}/auto-analyze"))
@@ -473,8 +472,10 @@ def checked_id(caller: Caller, job_id: str) -> str:
 
 
 async def _find(caller: Caller, job_id: str) -> AnalysisHandle | AutoAnalyzeHandle | GenerationHandle:
-    view = await _view(caller, job_id)
-    return caller.client.generation(job_id) if view.kind == GENERATE else await caller.client.job(job_id)
+    found = await _described(caller, job_id)
+    if found.kind == GENERATE:
+        return caller.client.generation(job_id)
+    return handle_of(caller.backend, caller.client.workspace_id, found.kind, found.id, found.job_key)
 
 
 async def labelling_run(caller: Caller, job_id: str) -> AutoAnalyzeHandle:
@@ -499,25 +500,16 @@ def checked_run(handle: object, job_id: str) -> AutoAnalyzeHandle:
 
 
 async def _view(caller: Caller, job_id: str) -> JobView:
-    """The job as Temporal knows it, or as the database does where Temporal has forgotten it."""
-    client = caller.client
-    try:
-        found = await describe_workflow(caller.backend, client.workspace_id, checked_id(caller, job_id))
-    except NotFound:
-        row = await find_job(caller.backend, client.workspace_id, checked_id(caller, job_id))
-        return JobView(
-            id=row.id,
-            kind=row.kind,
-            status=row.status,
-            started_at=row.created_at,
-            ended_at=row.ended_at,
-            url=_url(row.id),
-        )
+    found = await _described(caller, job_id)
     return JobView(
-        id=job_id,
-        kind=found.typed_search_attributes.get(JOB) or "",
-        status=status_of(found),
-        started_at=found.start_time,
-        ended_at=found.close_time,
-        url=_url(job_id),
+        id=found.id,
+        kind=found.kind,
+        status=found.status,
+        started_at=found.started_at,
+        ended_at=found.ended_at,
+        url=_url(found.id),
     )
+
+
+async def _described(caller: Caller, job_id: str) -> DescribedJob:
+    return await describe_job(caller.backend, caller.client.workspace_id, checked_id(caller, job_id))

@@ -1,11 +1,10 @@
 """Spending caps with what counts against them, and the alerts of weeks that were expensive."""
 
-from decimal import Decimal, InvalidOperation
-
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from gateway.auth import CurrentCaller, requires
+from gateway.console.forms import typed_usd
 from gateway.console.pages import PREFIX
 from gateway.console.sign_in import FORM, ConsoleRoute, show
 from parley.domain.budgets import Period
@@ -29,7 +28,7 @@ async def set_cap(request: Request, caller: CurrentCaller) -> Response:
     form = await request.form()
     period, amount = str(form.get("period", "")), str(form.get("cap_usd", "")).strip()
     try:
-        cap = None if "remove" in form else _amount(amount)
+        cap = None if "remove" in form else typed_usd(amount, where="cap")
         await caller.client.set_cap(_period(period), cap)
     except InvalidInput as error:
         return await _page(request, caller, status=400, refused=error.problem, period=period, amount=amount)
@@ -62,10 +61,3 @@ def _period(name: str) -> Period:
     if name not in list(Period):
         raise InvalidInput("choose a day, a week or a month", where="period")
     return Period(name)
-
-
-def _amount(text: str) -> Decimal:
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        raise InvalidInput("must be an amount in USD, for example 25.00", where="cap") from None

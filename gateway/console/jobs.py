@@ -14,23 +14,23 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from gateway.auth import Caller, CurrentCaller, requires
+from gateway.console.forms import typed_usd
 from gateway.console.pages import PREFIX, job_url
 from gateway.console.sign_in import FORM, ConsoleRoute, check_origin, show
 from gateway.jobs import JobId, checked_id, event_stream, labelling_run
 from parley.client.attempts import AttemptReport
 from parley.client.auto_analyze import AutoAnalyzeHandle
-from parley.client.backend import describe_workflow, job_key_of, status_of
+from parley.client.backend import describe_workflow
+from parley.client.client import handle_of
 from parley.client.generation import GenerationHandle
-from parley.client.listing import KINDS, STATUSES, JobSummary
+from parley.client.listing import KINDS, STATUSES, JobSummary, describe_job
 from parley.client.session_analysis import AnalysisHandle
 from parley.domain.errors import InvalidInput, NotFound, Unreachable
 from parley.domain.gateway_keys import Scope
 from parley.domain.generate.contract import WORKFLOW as GENERATE
-from parley.domain.generate.contract import job_key as generation_key
 from parley.domain.session_analysis import Progress
 from parley.report.media import media_type
 from parley.report.page import view
-from parley.visibility import JOB
 
 PAGE_JOBS = 30
 # Of the running jobs on a page: each is a query to its worker.
@@ -106,7 +106,7 @@ async def recording(
 ) -> Response:
     """A part of the recording of a session analysis: a browser asks for the next parts as it plays."""
     job = await find_job(caller, job_id)
-    handle = await _handle(caller, job)
+    handle = handle_of_page(caller, job)
     if not isinstance(handle, AnalysisHandle):
         raise NotFound(f"{job.id} has no recording: it is not a session analysis")
     start, count = _part(asked)
@@ -138,7 +138,7 @@ async def events(
 async def cancel(caller: CurrentCaller, job_id: JobId) -> RedirectResponse:
     """Request that a job stops."""
     job = await find_job(caller, job_id)
-    await (await _handle(caller, job)).cancel()
+    await handle_of_page(caller, job).cancel()
     return RedirectResponse(job_url(job.id), status_code=303)
 
 
@@ -150,7 +150,7 @@ async def control(request: Request, caller: CurrentCaller, job_id: JobId) -> Red
     if change == "pause":
         await run.pause()
     elif change == "resume":
-        await run.resume(budget_usd=_amount(given) if given else None)
+        await run.resume(budget_usd=typed_usd(given, where="budget") if given else None)
     elif change == "streams":
         await run.set_streams(_count(given))
     elif change == "finish":
@@ -158,13 +158,6 @@ async def control(request: Request, caller: CurrentCaller, job_id: JobId) -> Red
     else:
         raise InvalidInput("must be pause, resume, streams or finish", where="change")
     return RedirectResponse(job_url(job_id), status_code=303)
-
-
-def _amount(text: str) -> Decimal:
-    try:
-        return Decimal(text)
-    except ArithmeticError:
-        raise InvalidInput("must be an amount in USD, for example 25.00", where="budget") from None
 
 
 def _count(text: str) -> int:
@@ -183,28 +176,26 @@ async def find_job(caller: Caller, job_id: str) -> JobSummary:
     job_id = checked_id(caller, job_id)
     for listed in await caller.client.jobs(job_id=job_id, limit=1):
         return listed
-    running = await describe_workflow(caller.backend, caller.client.workspace_id, job_id)
-    kind = running.typed_search_attributes.get(JOB) or ""
-    key = generation_key(job_id) if kind == GENERATE else job_key_of(running)
-    tried = (await caller.client.attempts(key)).attempts
+    found = await describe_job(caller.backend, caller.client.workspace_id, job_id)
+    tried = (await caller.client.attempts(found.job_key)).attempts
     return JobSummary(
-        kind=kind,
-        id=job_id,
-        job_key=key,
+        kind=found.kind,
+        id=found.id,
+        job_key=found.job_key,
         user_id="",
         subject="",
-        status=status_of(running),
+        status=found.status,
         reason="",
         cost_usd=sum((one.cost_usd or Decimal(0) for one in tried), Decimal(0)),
         uncertain_usd=sum((one.cost_usd or Decimal(0) for one in tried if not one.confirmed), Decimal(0)),
-        created_at=running.start_time,
-        ended_at=running.close_time,
+        created_at=found.started_at,
+        ended_at=found.ended_at,
     )
 
 
 async def _details(caller: Caller, job: JobSummary) -> dict[str, Any]:
     """What the page of each kind of job shows."""
-    handle = await _handle(caller, job)
+    handle = handle_of_page(caller, job)
     none: dict[str, Any] = {"progress": None, "generation": None, "messages": (), "analysis": None, "run": None}
 
     if isinstance(handle, GenerationHandle):
@@ -249,8 +240,11 @@ def _part(asked: str) -> tuple[int, int]:
     return start, min(max(end - start + 1, 1), PART_BYTES)
 
 
-async def _handle(caller: Caller, job: JobSummary) -> AnalysisHandle | AutoAnalyzeHandle | GenerationHandle:
-    return caller.client.generation(job.id) if job.kind == GENERATE else await caller.client.job(job.job_key)
+def handle_of_page(caller: Caller, job: JobSummary) -> AnalysisHandle | AutoAnalyzeHandle | GenerationHandle:
+    """The handle of the job that a page is about."""
+    if job.kind == GENERATE:
+        return caller.client.generation(job.id)
+    return handle_of(caller.backend, caller.client.workspace_id, job.kind, job.id, job.job_key)
 
 
 async def _progress_of(caller: Caller, jobs: Sequence[JobSummary]) -> dict[str, Done]:
@@ -262,10 +256,10 @@ async def _progress_of(caller: Caller, jobs: Sequence[JobSummary]) -> dict[str, 
 
 async def _progress(caller: Caller, job: JobSummary) -> Done | None:
     """How far a running job is; None where its worker does not say so at once."""
+    owner = caller.backend, caller.client.workspace_id
     with suppress(NotFound, Unreachable, TimeoutError):
         async with asyncio.timeout(PROGRESS_SECONDS):
-            handle = await caller.client.job(job.job_key)
-            seen = await handle.progress()
+            seen = await handle_of(*owner, job.kind, job.id, job.job_key).progress()
         if isinstance(seen, Progress):
             return Done(len(seen.done), seen.total_steps, seen.note or seen.phase.value)
         return Done(seen.sessions_done, seen.sessions_total, seen.note or seen.phase.value)

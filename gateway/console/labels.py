@@ -6,14 +6,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from gateway.auth import CurrentCaller, requires
-from gateway.console.jobs import find_job
+from gateway.console.jobs import find_job, handle_of_page
 from gateway.console.pages import PREFIX
 from gateway.console.sign_in import ConsoleRoute, show
 from gateway.jobs import JobId, checked_run
 from parley.domain.auto_analyze.contract import LabelCount, LabelKind
 from parley.domain.errors import NotFound
 from parley.domain.gateway_keys import Scope
-from parley.domain.generate.contract import WORKFLOW as GENERATE
 
 EXAMPLES = 5
 
@@ -31,7 +30,7 @@ async def labels(
 ) -> HTMLResponse:
     """The labels of one kind; and of one of them, its examples and where it comes from."""
     job = await find_job(caller, job_id)
-    handle = checked_run(None if job.kind == GENERATE else await caller.client.job(job.job_key), job_id)
+    handle = checked_run(handle_of_page(caller, job), job_id)
     report = await handle.report()
     listed = [line for line in report.labels if line.kind is kind]
     chosen = _chosen(listed, label)

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from parley import ExportedSession, InvalidInput, Summary
 from parley.cli.console import err, printable
+from parley.cli.display import counted
 from parley.domain.reports import Spend
 
 # A spreadsheet reads a cell that begins like this as a formula; a leading quote makes it text.
@@ -138,7 +139,7 @@ def write_csv(found: Any, to: str) -> None:
         Path(to).write_text(text.getvalue(), encoding="utf-8")
     except OSError as error:
         raise InvalidInput(f"cannot be written: {error.strerror}", where=to) from None
-    err.say(f"{len(rows)} rows written to {to}")
+    err.say(f"{counted(len(rows), 'row')} written to {to}")
 
 
 def csv_rows(found: Any) -> Iterator[dict[str, Any]]:

@@ -112,7 +112,8 @@ class AutoAnalyzeReport(Model):
 
     `labels`: canonical labels with the number of their sessions. `statistics` is None until the run has ended.
     `reason`: why it failed or was cancelled. `review_until`: while it waits for a review of its merges, when it goes on
-    without one.
+    without one. `fork_of`: the key of the run that it repeats; empty if it repeats none. `instructions`: what its
+    operator added to the prompts.
     """
 
     id: str
@@ -123,6 +124,8 @@ class AutoAnalyzeReport(Model):
     statistics: Statistics | None
     labels: tuple[LabelCount, ...]
     review_until: AwareDatetime | None = None
+    fork_of: str = ""
+    instructions: str = ""
     costs: Costs
 
 
@@ -162,6 +165,8 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
             statistics=Statistics.model_validate(row.statistics) if row.statistics else None,
             labels=tuple(labels),
             review_until=row.review_until if row.ended_at is None else None,
+            fork_of=row.settings.get("fork_of") or "",
+            instructions=row.settings.get("instructions", ""),
             costs=spent,
         )
 

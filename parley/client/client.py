@@ -11,7 +11,6 @@ from uuid import uuid4
 
 from temporalio.client import WorkflowHandle
 
-from parley import visibility
 from parley.client.attempts import JobAttempts, list_attempts
 from parley.client.auto_analyze import (
     AutoAnalyzeHandle,
@@ -23,7 +22,7 @@ from parley.client.auto_analyze import (
     start_auto_analyze,
     workload,
 )
-from parley.client.backend import Backend, describe_workflow, find_workflow, job_key_of, status_of
+from parley.client.backend import Backend, describe_workflow, find_workflow, status_of
 from parley.client.configuration import WorkspaceConfiguration
 from parley.client.conversation import ConversationHandle
 from parley.client.conversations import ListedConversation, find_conversation, list_conversations
@@ -40,7 +39,7 @@ from parley.client.generation import GenerationHandle, start_generation
 from parley.client.housekeeping import Housekeeping, check_health
 from parley.client.importing import Imported, ReadingOptions, import_chats
 from parley.client.knowledge import Knowledge
-from parley.client.listing import JobPage, JobSummary, find_job, job_page, list_jobs
+from parley.client.listing import JobPage, JobSummary, describe_job, job_page, list_jobs
 from parley.client.memory import UserMemory
 from parley.client.optimizing import Optimized, optimize
 from parley.client.phone import Phone
@@ -84,6 +83,21 @@ MAX_ENERGY = 2**31 - 1
 MAX_USD = 10**12
 
 HANDLES = {SESSION_ANALYSIS: AnalysisHandle, AUTO_ANALYZE: AutoAnalyzeHandle}
+
+
+def handle_of(
+    backend: Backend, workspace_id: str, kind: str, job_id: str, job_key: str
+) -> AnalysisHandle | AutoAnalyzeHandle:
+    """The handle of a job that is known to be the workspace's.
+
+    Raises:
+        InvalidInput: jobs of this kind have no handle.
+    """
+    handle = HANDLES.get(kind)
+    if handle is None:
+        kinds = " or ".join(HANDLES)
+        raise InvalidInput(f"is a {kind}: its answer comes back under its key; name a job of {kinds}", where=job_id)
+    return handle(backend, workspace_id, job_id, job_key)
 
 
 class EnergyBalance(Model):
@@ -630,19 +644,8 @@ class Client:
             InvalidInput: it is not a job with a handle, for example a generation.
             Unreachable: Temporal does not answer.
         """
-        try:
-            found = await describe_workflow(self._backend, self.workspace_id, job_id)
-        except NotFound:  # an earlier job under the same id, or one that Temporal does not keep any more
-            stored = await find_job(self._backend, self.workspace_id, job_id)
-            return self._handle(stored.kind, stored.id, stored.job_key)
-        return self._handle(found.typed_search_attributes.get(visibility.JOB) or "", job_id, job_key_of(found))
-
-    def _handle(self, kind: str, job_id: str, job_key: str) -> AnalysisHandle | AutoAnalyzeHandle:
-        handle = HANDLES.get(kind)
-        if handle is None:
-            kinds = " or ".join(HANDLES)
-            raise InvalidInput(f"is a {kind}: its answer comes back under its key; name a job of {kinds}", where=job_id)
-        return handle(self._backend, self.workspace_id, job_id, job_key)
+        found = await describe_job(self._backend, self.workspace_id, job_id)
+        return handle_of(self._backend, self.workspace_id, found.kind, found.id, found.job_key)
 
     async def attempts(self, job_key: str, *, limit: int = 200) -> JobAttempts:
         """The attempts of a job at providers: when each began and ended, what it cost, and why it failed.

@@ -126,9 +126,9 @@ def _gateway(settings: Settings) -> Check:
     if is_open and settings.gateway_trusted_hosts == Settings.model_fields["gateway_trusted_hosts"].default:
         advice = "set PARLEY_GATEWAY_TRUSTED_HOSTS to the names that clients use"
         return _problem(
-            "gateway", f"`parley gateway` listens on {where}, and trusts the names of loopback only", advice
+            "gateway", f"`parley gateway` would listen on {where}, and trust the names of loopback only", advice
         )
-    return Check(name="gateway", ok=True, found=f"`parley gateway` listens on {where}")
+    return Check(name="gateway", ok=True, found=f"`parley gateway` would listen on {where}")
 
 
 def _policy(settings: Settings) -> Check:

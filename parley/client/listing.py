@@ -6,11 +6,11 @@ import asyncio
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from temporalio.client import WorkflowExecution
 
-from parley.client.backend import Backend, temporal_errors
+from parley.client.backend import Backend, describe_workflow, job_key_of, status_of, temporal_errors
 from parley.client.generate import ACTION, USER
 from parley.client.jobs import true_status
 from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
@@ -154,6 +154,35 @@ def _place(cursor: str) -> tuple[datetime, str]:
     if place[0].tzinfo is None or UNSTORABLE.search(job_key):
         raise InvalidInput("is not `next` of a page of jobs", where="cursor")
     return place
+
+
+class DescribedJob(NamedTuple):
+    """What every job has. `job_key`: exactly this one of the jobs under its id."""
+
+    kind: str
+    id: str
+    job_key: str
+    status: str
+    started_at: datetime
+    ended_at: datetime | None
+
+
+async def describe_job(backend: Backend, workspace_id: str, job_id: str) -> DescribedJob:
+    """The job of this id or key as Temporal knows it, also before its first step. Of a job that ran without a workflow,
+    or that Temporal does not keep any more, the database knows it.
+
+    Raises:
+        NotFound: the workspace has no such job.
+        Unreachable: Temporal or PostgreSQL does not answer.
+    """
+    try:
+        found = await describe_workflow(backend, workspace_id, job_id)
+    except NotFound:
+        row = await find_job(backend, workspace_id, job_id)
+        return DescribedJob(row.kind, row.id, row.job_key, row.status, row.created_at, row.ended_at)
+    kind = found.typed_search_attributes.get(JOB) or ""
+    key = generation_key(job_id) if kind == GENERATE else job_key_of(found)
+    return DescribedJob(kind, job_id, key, status_of(found), found.start_time, found.close_time)
 
 
 async def find_job(backend: Backend, workspace_id: str, job_id: str) -> JobSummary:

@@ -13,6 +13,7 @@ from parley.domain.errors import InvalidInput
 from parley.domain.recommendations import Recommendation, recommend
 from parley.domain.reports import (
     DEFAULT_DAYS,
+    MOST_DAYS,
     MOST_SLICES,
     TOP_USERS,
     ActionSpend,
@@ -47,12 +48,20 @@ class Reports:
         return await self._read(reports.summary, since, until)
 
     async def daily(self, since: datetime | None = None) -> SpendReport[DaySpend]:
-        """The cost of each day, from the start of the first day; a day without costs has a line too."""
-        return await self._read(reports.daily, since)
+        """The cost of each day, from the start of the first day; a day without costs has a line too.
+
+        Raises:
+            InvalidInput: `since` is more than ten years ago.
+        """
+        return await self._read(reports.daily, since, most=timedelta(days=MOST_DAYS))
 
     async def weekly(self, since: datetime | None = None) -> SpendReport[WeekSpend]:
-        """The cost of each ISO week, from the start of the first week; a week without costs has a line too."""
-        return await self._read(reports.weekly, since)
+        """The cost of each ISO week, from the start of the first week; a week without costs has a line too.
+
+        Raises:
+            InvalidInput: `since` is more than ten years ago.
+        """
+        return await self._read(reports.weekly, since, most=timedelta(days=MOST_DAYS))
 
     async def over_time(
         self,
@@ -123,11 +132,16 @@ class Reports:
         report: Callable[[AsyncSession, str, Span], Awaitable[T]],
         since: datetime | None,
         until: datetime | None = None,
+        *,
+        most: timedelta | None = None,
     ) -> T:
+        """Read a report. `most`: how much time it covers at most; None: any."""
         try:
             ends = (until or datetime.now(UTC)).astimezone(UTC)
             begins = (since or ends - timedelta(days=DEFAULT_DAYS)).astimezone(UTC)
         except OverflowError:
             raise InvalidInput("is too early or too late for a calendar: give a time in use", where="since") from None
+        if most is not None and ends - begins > most:
+            raise InvalidInput(f"must be at most {most.days:,} days ago: the report has a line for each", where="since")
         async with self._database.transaction() as tx:
             return await report(tx, self._workspace_id, Span(since=begins, until=ends))

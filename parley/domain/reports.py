@@ -23,6 +23,8 @@ TOP_USERS = 20
 # Steps of time are counted from here, so that days begin at midnight and weeks on Monday.
 FIRST_MONDAY = datetime(2000, 1, 3, tzinfo=UTC)
 MOST_SLICES = 1000
+# Reports with a line for each day or week cover so much at most: a terminal shows a thousand lines a second.
+MOST_DAYS = 3660
 
 
 class Feedback(StrEnum):

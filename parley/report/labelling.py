@@ -18,7 +18,6 @@ from parley.report.page import STATIC, environment, policy
 # As many sessions are one block of data, which the browser reads when it needs it.
 SESSIONS_IN_BLOCK = 1000
 MOST_LISTED = 25
-MOST_NAMED = 8
 # What the template has where the sessions are written. Texts in the page cannot contain it: `<` is escaped in them.
 SESSIONS = "<!-- sessions -->"
 TITLES = {
@@ -64,7 +63,6 @@ def _page(overview: RunOverview) -> str:
             run=overview,
             kinds=[(kind, TITLES[kind], overview.of_kind(kind)) for kind in LabelKind],
             most_listed=MOST_LISTED,
-            most_named=MOST_NAMED,
             treemaps=[
                 (name, size, flows.treemap(intents, *size)) for name, size in (("wide", WIDE), ("narrow", NARROW))
             ],

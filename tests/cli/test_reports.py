@@ -87,7 +87,7 @@ class TestReports:
         await parley("analyze", SAMPLE)
         ran = await parley("report", "actions", "--csv", tmp_path / "actions.csv")
         assert (ran.code, ran.out) == (0, "")
-        assert "1 rows written" in ran.err
+        assert "1 row written" in ran.err
         (line,) = rows((tmp_path / "actions.csv").read_text())
         assert next(iter(line)) == "action"
         assert (line["action"], line["attempts"], line["energy_charged"]) == ("session_coaching", "1", "5")
@@ -117,6 +117,8 @@ async def test_a_user_id_is_not_a_formula_in_a_spreadsheet(parley: Run, database
     [
         (("nonsense",), "nonsense"),
         (("--since", "yesterday"), "--since"),
+        (("daily", "--since", "36500d"), "since: must be at most 3,660 days ago"),
+        (("weekly", "--since", "36500d"), "since: must be at most 3,660 days ago"),
         (("--csv", "-", "--json"), "--csv: cannot be combined with --json"),
         (("--csv", "/nowhere/at/all.csv"), "/nowhere/at/all.csv: cannot be written"),
     ],

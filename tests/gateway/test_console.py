@@ -172,6 +172,17 @@ async def test_a_running_job_is_followed_until_it_is_cancelled(
         await expect(page.locator(".tiles .state")).to_have_text("cancelled")
 
 
+async def test_a_job_has_a_page_before_a_worker_takes_it(
+    browser: Browser, gateway: Running, client: Client, key: str, few_chats: Path
+):
+    job = await client.auto_analyze((await client.import_chats(few_chats)).dataset_id, user_id="ann")
+    async with visiting(browser, gateway) as page:
+        await sign_in(page, key, f"/console/jobs/{quote(job.id, safe='')}")
+        await expect(page.locator(".tiles .state")).to_have_text("running")
+        await expect(page.get_by_role("heading", name="AutoAnalyze")).to_be_visible()
+    await (await client.workflow(job.id)).terminate()
+
+
 async def test_a_key_that_may_only_read_changes_nothing(browser: Browser, gateway: Running, client: Client):
     reader = await client.gateway_keys.create("reader", scopes=[Scope.READ])
     await client.set_cap(Period.DAY, Decimal(5))
