@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
-from typing import TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -52,17 +51,12 @@ with workflow.unsafe.imports_passed_through():
     from parley.domain.conversation.memory import checked_value
     from parley.domain.errors import ConversationClosed, InvalidInput, ParleyError
     from parley.domain.generate.contract import Meta
-    from parley.domain.routing import Candidate
     from parley.domain.streaming import StreamBroken
     from workflows.fallback import DurableEngine
     from workflows.generate import show_waiting
     from workflows.policies import ANSWER_STEP
     from workflows.turns import DurableTurn, TurnQueue, refused
     from workflows.upkeep import Upkeep
-
-S = TypeVar("S")
-R = TypeVar("R")
-SUMMARY = "between turns: {} on {} {}"
 
 
 @workflow.defn(name=WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
@@ -88,8 +82,7 @@ class Conversation:
         # What is left to do between turns.
         self._is_upkeep_due = False
         self._condense_through: int | None = None
-        self._candidates: tuple[Candidate, ...] = ()
-        self._action = ""
+        self._candidates, self._action = carried.candidates, carried.action
 
     # Turns
 
@@ -147,7 +140,10 @@ class Conversation:
         self._condense_through = turn.condense_through
         if outcome.outcome is Ended.COMPLETED:
             self._unremembered.append(outcome.turn_id)
-        self._is_upkeep_due = turn.condense_through is not None or len(self._unremembered) >= TURNS_PER_EXTRACTION
+        is_due = turn.condense_through is not None or len(self._unremembered) >= TURNS_PER_EXTRACTION
+        # A turn that the cache answers chooses no provider. What it leaves waits for one that does: `run` must not wake
+        # for what it cannot do.
+        self._is_upkeep_due = is_due and bool(self._candidates)
 
     async def _keep_up(self) -> None:
         """Condense, and extract facts. A failure is only in the history: the end of the next turn plans again."""
@@ -322,4 +318,6 @@ class Conversation:
             context=self._context,
             recent=tuple(self._recent.values()),
             unremembered=tuple(self._unremembered),
+            candidates=self._candidates,
+            action=self._action,
         )

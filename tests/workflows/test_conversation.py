@@ -504,6 +504,30 @@ class TestBetweenTurns:
         assert (await talk.context())[0].text == "text 0"
         assert (await summarized(client)).summarized_through == MOST_EXCHANGES + 2 - KEPT_EXCHANGES
 
+    async def test_turns_that_the_cache_answers_alone_do_not_stop_it(
+        self, client: Client, talk: ConversationHandle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is due between turns needs a provider, and such turns choose none."""
+        monkeypatch.setattr(workflow, "TURNS_PER_EXTRACTION", 2)
+        other = client.conversation("other", user_id=USER)
+        for text in ("How?", "Why?"):
+            await other.say(text)
+        cached = [(await talk.say(text)).meta.cached for text in ("How?", "Why?")]
+        assert cached == [Cached.EXACT, Cached.EXACT]
+        assert (await talk.say("When?")).success
+        await until(lambda: _has_extracted(client))
+
+    @pytest.mark.usefixtures("short_runs")
+    async def test_what_is_closed_after_it_continued_as_new_is_remembered(
+        self, client: Client, talk: ConversationHandle
+    ) -> None:
+        for text in ("I live in Bergen.", "Thanks."):
+            await talk.say(text)
+        await until(lambda: _has_runs(client, 2))
+        await talk.close()
+        [memory] = await until(lambda: client.memory.show(USER))
+        assert memory.text == "The user lives in Bergen"
+
     async def test_preferences_are_before_everything(self, client: Client, talk: ConversationHandle) -> None:
         await client.configuration.set("ai_settings", {"tone": "dry"}, user_id=USER)
         await talk.say("How?")
@@ -516,6 +540,17 @@ async def _is_idle(talk: ConversationHandle, client: Client) -> bool:
     """Whether nothing is left to do between turns."""
     handle = client.temporal.get_workflow_handle(workflow_id(client.workspace_id, talk.id))
     return not (await handle.describe()).raw_description.pending_activities
+
+
+async def _has_extracted(client: Client) -> bool:
+    handle = client.temporal.get_workflow_handle(workflow_id(client.workspace_id, "talk"))
+    events = (await handle.fetch_history()).events
+    begun = {event.activity_task_scheduled_event_attributes.activity_type.name for event in events}
+    return "conversation.remember" in begun
+
+
+async def _has_runs(client: Client, count: int) -> bool:
+    return await runs(client) >= count
 
 
 class TestTheHistory:

@@ -100,7 +100,8 @@ class Carried(Model):
     """What a run of the workflow hands on to the next: counts, ids and outcomes.
 
     cost_usd: of the answers and of the work between turns. The other amounts are those of `ConversationCost`.
-    recent: the turns that ended last. unremembered: turns from which no facts were extracted yet.
+    recent: the turns that ended last. unremembered: turns from which no facts were extracted yet. candidates: the
+    providers of the last turn that asked one, the cheapest first, for the work between turns. action: its action.
     """
 
     turns: int = 0
@@ -113,6 +114,8 @@ class Carried(Model):
     context: ContextState = ContextState()
     recent: tuple[TurnOutcome, ...] = ()
     unremembered: tuple[str, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+    action: str = ""
 
 
 class ConversationInput(Model):
