@@ -21,7 +21,7 @@ from activities.failpoints import Failpoints
 from activities.logs import step_logger
 from activities.metrics import Metrics
 from activities.workspaces import Workspaces
-from parley.domain.errors import Billed, ProviderError, ProviderUnavailable, UnpricedModel
+from parley.domain.errors import Billed, ProviderError, ProviderNotConfigured, ProviderUnavailable, UnpricedModel
 from parley.domain.masking import masked
 from parley.domain.pricing import BATCH, ConfiguredRates, Rates, counted_cost, rates_for, upper_bound
 from parley.domain.requests import ChatReply, Provider, Request, Usage
@@ -259,7 +259,7 @@ class PaidSubmissions:
 
         Raises:
             NotFound: the workspace has no such submission.
-            ProviderError: the results cannot be read now. Not raised where it gives up.
+            ProviderError, ProviderNotConfigured: the results cannot be read now. Not raised where it gives up.
         """
         found = await self._persist(partial(submissions.find, workspace_id=workspace_id, submission_id=submission_id))
         known = await self._persist(partial(submissions.lines, workspace_id=workspace_id, submission_id=submission_id))
@@ -298,10 +298,10 @@ class PaidSubmissions:
                     raise ProviderUnavailable(name, "the batch has not ended", billed=Billed.NO)
                 async for result in api.results(vendor_id):
                     await self._end(submission, reading, result)
-        except ProviderError as error:
+        except (ProviderError, ProviderNotConfigured) as error:
             if not give_up:
                 raise
-            reading.problem = error.detail
+            reading.problem = error.detail if isinstance(error, ProviderError) else str(error)
             return unknown
         if status.is_complete:
             return unknown

@@ -151,7 +151,7 @@ class RunActivities:
         counts = original if is_original else await asyncio.to_thread(cuts, tokens, model, quota, added)
         async with self._database.transaction(bulk=True) as tx:
             if await runs.replan(tx, *scope, step.plan, step.streams):
-                await runs.drop_batches(tx, *scope, begun.round, step.streams)
+                await runs.drop_batches(tx, *scope, begun.round)
                 await runs.store_batches(tx, *scope, begun.end, counts, step.streams, after=begun)
             plans = await runs.plans(tx, *scope)
             left = await runs.open_count(tx, *scope)

@@ -69,7 +69,10 @@ class SubmittingActivities:
     @boundary
     async def poll_submission(self, step: PollSubmission) -> PolledSubmission:
         """See how far the provider is with a submission."""
-        status = await self._paid.poll(step.job.input.workspace_id, step.submission_id, cancel=step.cancel)
+        try:
+            status = await self._paid.poll(step.job.input.workspace_id, step.submission_id, cancel=step.cancel)
+        except submissions.NotBegun:
+            return PolledSubmission(state="none")
         state = "working" if status.state == "working" else "ended"
         return PolledSubmission(state=state, processed=status.answered + status.failed)
 

@@ -206,7 +206,12 @@ STORE_SEEN = SEEN.on_conflict_do_update(
     set_={name: SEEN.excluded[name] for name in ("first_round", *OF_FIRST_SESSION)},
     where=_is_earlier(SEEN.excluded.first_round, SEEN.excluded.first_ordinal),
 ).returning(literal_column("xmax = 0").label("is_new"))
-END_BATCH = update(BATCHES).where(*_of_run(BATCHES), BATCHES.c.number == bindparam("ended")).values(labelled=true())
+# A batch that no stream has taken is that of the stream whose place it has: what was labelled is counted by stream.
+END_BATCH = (
+    update(BATCHES)
+    .where(*_of_run(BATCHES), BATCHES.c.number == bindparam("ended"))
+    .values(labelled=true(), stream=func.coalesce(BATCHES.c.stream, bindparam("at_stream", type_=Integer)))
+)
 OPEN_BATCHES = (
     select(*(BATCHES.c[one.name] for one in fields(OpenBatch)))
     .where(*_of_run(BATCHES), ~BATCHES.c.labelled)
@@ -361,18 +366,18 @@ async def plans(tx: AsyncSession, workspace_id: str, job_key: str) -> list[int]:
     return (await tx.execute(found)).scalar() or []
 
 
-async def drop_batches(tx: AsyncSession, workspace_id: str, job_key: str, after: int, streams: int) -> None:
+async def drop_batches(tx: AsyncSession, workspace_id: str, job_key: str, after: int) -> None:
     """Drop the batches of the rounds after one, to be cut again. Earlier ones keep their round.
+
+    No stream is open: those that begin afterwards, more or fewer, take what others have left of the earlier rounds.
 
     Args:
         after: the last round that is kept.
-        streams: how many streams there are from now on; they take what others have left of the earlier rounds.
     """
     own = _of(AutoBatch, workspace_id, job_key)
     connection = await tx.connection()
     await connection.execute(delete(AutoBatch).where(*own, col(AutoBatch.round) > after))
-    left = update(AutoBatch).where(*own, ~col(AutoBatch.labelled), col(AutoBatch.stream) > streams)
-    await connection.execute(left.values(stream=None))
+    await connection.execute(update(AutoBatch).where(*own, ~col(AutoBatch.labelled)).values(stream=None))
 
 
 async def open_count(tx: AsyncSession, workspace_id: str, job_key: str) -> int:
@@ -548,7 +553,7 @@ async def store_labels(
     new = Query(STORE_SEEN, {**run, **given, "at_round": place.round}, lambda rows: sum(row.is_new for row in rows))
     if place.ends is None:
         return Stored(await fetch(tx, new))
-    await defer(tx, END_BATCH, {**run, "ended": place.ends})
+    await defer(tx, END_BATCH, {**run, "ended": place.ends, "at_stream": place.stream})
     first_open = Query(FIRST_OPEN, run, _first)
     if not place.takes_next:
         return Stored(*await fetch_together(tx, new, first_open))
@@ -588,7 +593,10 @@ def _first(rows: Sequence[Any]) -> OpenBatch | None:
 
 
 async def copy_labels(tx: AsyncSession, workspace_id: str, job_key: str) -> int:
-    """Give every copy the labels of its original, with the round and stream that found them. Returns how many."""
+    """Give every copy the labels of its original, with the round and stream that found them. Returns how many.
+
+    The original has none where the run was asked to finish before.
+    """
     original = aliased(AutoSession)
     copied = ("phase", "round", "stream", *SessionLabels.model_fields)
     statement = (
@@ -597,6 +605,7 @@ async def copy_labels(tx: AsyncSession, workspace_id: str, job_key: str) -> int:
             *_of(AutoSession, workspace_id, job_key),
             *_of(original, workspace_id, job_key),
             col(AutoSession.copy_of) == original.ordinal,
+            col(original.intent).is_not(None),
         )
         .values({name: getattr(original, name) for name in copied})
     )

@@ -22,16 +22,20 @@ async def begin(tx: AsyncSession, submission: Submission) -> Submission:
     return await find(tx, submission.workspace_id, submission.id)
 
 
+class NotBegun(NotFound):
+    """The workspace has no such submission: the step that would have begun it did not run."""
+
+
 async def find(tx: AsyncSession, workspace_id: str, submission_id: UUID) -> Submission:
     """A submission.
 
     Raises:
-        NotFound: the workspace has no such submission.
+        NotBegun: the workspace has no such submission.
     """
     query = select(Submission).where(*_of(workspace_id, submission_id)).execution_options(populate_existing=True)
     found = (await tx.execute(query)).scalar()
     if found is None:
-        raise NotFound(f"workspace {workspace_id!r} has no submission {submission_id}")
+        raise NotBegun(f"workspace {workspace_id!r} has no submission {submission_id}")
     tx.expunge(found)
     return found
 

@@ -336,7 +336,7 @@ class TestBatches:
             assert await run.call(runs.replan, plan, 3) is noted
         assert await run.call(runs.plans) == [3, 3]
         for _ in range(2):  # the step may be repeated
-            await run.call(runs.drop_batches, begun.round, 1)
+            await run.call(runs.drop_batches, begun.round)
             await run.call(runs.store_batches, begun.end, [1, 1], 1, after=begun)
         assert await self.open(run) == [(1, 1, 4, 2), (3, 2, 8, 2), (4, 3, 10, 1), (5, 4, 11, 1)]
         assert await run.call(runs.open_count) == 4
@@ -354,11 +354,19 @@ class TestBatches:
             await tx.execute(text(claim))
         assert await run.call(runs.begun, 2) == runs.Begun(round=1, batches=2, end=6)
 
-    async def test_a_batch_of_a_stream_that_ends_is_free_again(self, run: Run):
-        await run.call(runs.take_batch, 3)
-        await run.call(runs.drop_batches, 1, 2)
+    async def test_batches_of_streams_that_have_ended_are_free_again(self, run: Run):
+        """However many streams go on: with more streams than batches, some of them do not start again."""
+        for stream in (2, 3):
+            await run.call(runs.take_batch, stream)
+        await run.call(runs.drop_batches, 1)
         await run.call(runs.take_batch, 1)
         assert await self.open(run, 1) == [(0, 1, 2, 2)]
+        await run.end(0, 1, takes_next=True)
+        assert await self.open(run, 1) == [(1, 1, 4, 2)]
+
+    async def test_what_is_labelled_without_a_stream_is_counted(self, run: Run):
+        await run.store({2: labels("billing"), 3: labels("billing")}, 1, 1, ends=0)
+        assert await run.call(runs.progress) == [(1, 1, 2, 2)]
 
     async def test_labels_of_a_round_that_is_not_complete_have_no_place_yet(self, run: Run):
         await run.store({0: labels("billing")}, 0, phase=Phase.DISCOVERY)
@@ -651,7 +659,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "auto_analyze.begun": (lambda tx, workspace: runs.begun(tx, workspace, JOB, 2), runs.Begun(0, 0, 2)),
     "auto_analyze.replan": (lambda tx, workspace: runs.replan(tx, workspace, JOB, 1, 2), False),
     "auto_analyze.plans": (lambda tx, workspace: runs.plans(tx, workspace, JOB), []),
-    "auto_analyze.drop_batches": (lambda tx, workspace: runs.drop_batches(tx, workspace, JOB, 0, 1), None),
+    "auto_analyze.drop_batches": (lambda tx, workspace: runs.drop_batches(tx, workspace, JOB, 0), None),
     "auto_analyze.open_count": (lambda tx, workspace: runs.open_count(tx, workspace, JOB), 0),
     "auto_analyze.progress": (lambda tx, workspace: runs.progress(tx, workspace, JOB), []),
     "auto_analyze.copy_labels": (lambda tx, workspace: runs.copy_labels(tx, workspace, JOB), 0),

@@ -7,7 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from sqlalchemy import select
@@ -27,7 +27,7 @@ from parley import (
 )
 from parley.cli.billed import read_billed
 from parley.domain.auto_analyze.processing import BatchFigures
-from parley.domain.errors import Billed, NotFound, ProviderUnavailable
+from parley.domain.errors import Billed, NotFound, ProviderNotConfigured, ProviderUnavailable
 from parley.domain.requests import Provider
 from parley.providers.anthropic_batches import AnthropicBatches
 from parley.providers.batch_api import LineResult
@@ -437,6 +437,61 @@ async def test_a_run_that_is_cancelled_as_its_next_segment_begins_takes_the_repl
         await job.result()
     assert figures_of(await job.report()).answered == LINES // 2
     await check_books(client, simulator, Provider.OPENAI, path.parent)
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_run_that_is_cancelled_before_its_first_batch_begins_ends_at_once(
+    client: Client, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins = asyncio.Event()
+
+    async def begin_never(*_: object) -> None:
+        begins.set()
+        await asyncio.sleep(DAY)
+
+    monkeypatch.setattr(PaidSubmissions, "begin", begin_never)
+    job = await started(client, path)
+    await asyncio.wait_for(begins.wait(), 60)
+    await job.cancel()
+    with pytest.raises(JobFailed, match="cancelled"):
+        await asyncio.wait_for(job.result(), 60)
+    report = await job.report()
+    assert (report.status, statistics_of(report).labelled > 0) == ("cancelled", True)
+
+
+async def test_a_key_that_is_removed_while_the_provider_has_a_batch_leaves_its_requests(
+    skipping_client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing, "CANCEL_AFTER", timedelta(minutes=10))
+    job = await half_answered(skipping_client, path, simulator)
+
+    def without_key(*_: object) -> NoReturn:
+        raise ProviderNotConfigured("OPENAI_API_KEY is not set")
+
+    monkeypatch.setattr(PaidSubmissions, "_api", without_key)
+    report = await job.result()
+    assert (report.status, figures_of(report).answered, statistics_of(report).labelled) == ("completed", 0, COUNT)
+    assert report.costs.uncertain_usd > 0
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_run_ends_where_the_replies_of_its_batch_cannot_be_taken(
+    client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing, "SHORTEST_PAUSE", timedelta(seconds=0.2))
+    monkeypatch.setattr(processing, "CANCEL_WITHIN", timedelta(seconds=1))
+
+    async def settle_never(*_: object, **__: object) -> NoReturn:
+        raise NotFound("there is no such file")
+
+    job = await half_answered(client, path, simulator)
+    monkeypatch.setattr(PaidSubmissions, "settle", settle_never)
+    await job.cancel()
+    with pytest.raises(JobFailed, match="cancelled"):
+        await asyncio.wait_for(job.result(), 60)
+    report = await job.report()
+    assert report.status == "cancelled"
+    assert any("no such file" in warning for warning in statistics_of(report).warnings)
 
 
 async def half_answered(client: Client, path: Path, simulator: SimulatorAdmin, **terms: Any) -> AutoAnalyzeHandle:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from activities.auto_analyze.submitting import SubmittingActivities
@@ -63,7 +63,10 @@ class BatchProcessing:
                 raise_if_cancelled()
 
     async def stop(self) -> None:
-        """Cancel what is open at the provider, and settle what it has answered, since that is billed."""
+        """Cancel what is open at the provider, and settle what it has answered, since that is billed.
+
+        The run ends also where this fails: what the requests may cost stays uncertain.
+        """
         numbers = [one.number for one in self._state.submissions.open]
         numbers += [self._submitting] if self._submitting else []
         deadline = workflow.now() + CANCEL_WITHIN
@@ -72,14 +75,19 @@ class BatchProcessing:
             if numbers:
                 await workflow.sleep(SHORTEST_PAUSE)
         for number in numbers:
-            if not await self._settle(number, give_up=False):
-                await self._settle(number, give_up=True)
+            try:
+                if not await self._settle(number, give_up=False):
+                    await self._settle(number, give_up=True)
+            except FailureError as error:
+                if is_cancelled_exception(error):
+                    raise
+                self._state.add_warning(f"the replies of a batch are not taken: {error}")
 
     async def _has_stopped(self, number: int) -> bool:
         polled = await self._poll(number, cancel=True)
         if polled is None or polled.state == "working":
             return False
-        return await self._settle(number, give_up=False)
+        return polled.state == "none" or await self._settle(number, give_up=False)
 
     async def _submit_all(self) -> None:
         """Submit until all is submitted, the budget is reserved, or enough is open.

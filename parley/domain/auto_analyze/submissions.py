@@ -49,9 +49,12 @@ class PollSubmission(SubmissionStep):
 
 
 class PolledSubmission(Model):
-    """How far the provider is. processed: requests that it has done."""
+    """How far the provider is. processed: requests that it has done.
 
-    state: Literal["working", "ended"]
+    state: `none` if nothing was sent, since the run was cancelled before.
+    """
+
+    state: Literal["none", "working", "ended"]
     processed: int = 0
 
 
