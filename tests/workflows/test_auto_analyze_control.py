@@ -3,10 +3,14 @@
 import asyncio
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from parley import AutoAnalyzeHandle, AutoAnalyzeProgress, Client, InvalidInput, JobFailed, NotFound
+from parley.domain.auto_analyze.contract import DiscoveryTerms
+from parley.storage import auto_analyze as runs
 from parley.storage import budgets
 from tests.parts import SimulatorAdmin
 from tests.workflows.test_auto_analyze import chats, path, results_of, sessions_of, start
@@ -71,6 +75,37 @@ class TestPause:
         await simulator.reset()
         await job.resume()
         assert statistics_of(await job.result()).labelled == 40
+
+
+    async def test_a_pause_in_the_last_round_of_the_discovery_changes_no_label(
+        self, client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        terms = DiscoveryTerms(target_percentage=60, least_percentage=10, min_sessions=8, max_sessions=60)
+        measure, measured, sent = runs.discovered_labels, list[str](), list[int]()
+
+        is_last = asyncio.Event()
+
+        async def measure_and_hold(tx: AsyncSession, workspace_id: str, job_key: str) -> Any:
+            measured.append(job_key)
+            if job_key != measured[0] and measured.count(job_key) == measured.count(measured[0]) - 1:
+                await simulator.gate(closed=True, provider="openai")
+                sent.append(len(await simulator.requests()))
+                is_last.set()
+            return await measure(tx, workspace_id, job_key)
+
+        monkeypatch.setattr(runs, "discovered_labels", measure_and_hold)
+        whole = await start(client, path, chats(100), streams=2, discovery=terms, run_name="whole")
+        discovered = statistics_of(await whole.result()).discovery_sessions
+        assert discovered < 60  # it ends early
+        job = await start(client, path, chats(100), streams=2, discovery=terms, run_name="paused")
+        await asyncio.wait_for(is_last.wait(), 60)
+        await simulator.requests(at_least=sent[0] + 1)
+        await job.pause()
+        await simulator.gate(closed=False, provider="openai")
+        await settled(client, job)
+        await job.resume()
+        assert statistics_of(await job.result()).discovery_sessions == discovered
+        assert await results_of(client, job) == await results_of(client, whole)
 
 
 class TestStreams:

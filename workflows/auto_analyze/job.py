@@ -259,6 +259,7 @@ class AutoAnalyze:
             reports = await self._label_at_once(batches)
             state.complete_discovery_round(reports, batches[-1].start + batches[-1].count)
             if await self._is_saturated():
+                state.complete_discovery()  # also where it is held by now: a pause changes no label
                 break
             if history_is_long():
                 await self._continue_as_new()
