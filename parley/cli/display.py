@@ -207,7 +207,7 @@ def controls(found: RunControls) -> str:
     if found.held:
         return {
             "paused": "the run is paused",
-            "budget": f"its budget of ${found.budget_usd} is used up",
+            "budget": f"its budget of ${found.budget_usd}, or a cap of the workspace, is used up",
             "review": "its merges wait for a review",
         }[found.held]
     if found.finishing:

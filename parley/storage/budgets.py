@@ -116,7 +116,7 @@ async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal,
         BudgetExhausted: from the next statement or the commit: the envelope is missing, or does not cover `usd`.
     """
     statement, cap = (OPEN_AND_RESERVE, {"cap": opens.cap_usd}) if opens else (RESERVE, {})
-    exhausted = BudgetExhausted(f"{scope}: less than ${usd} is left, which is what this request may cost")
+    exhausted = BudgetExhausted(f"less than ${usd} of the job's budget is left, which is what this request may cost")
     await defer(tx, statement, {"workspace": workspace_id, "scope": scope, "usd": usd, **cap}, otherwise=exhausted)
 
 

@@ -1,6 +1,7 @@
 """An operator controls a labelling run: pause, resume, raise the budget, finish before the end."""
 
 import asyncio
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from parley import AutoAnalyzeHandle, AutoAnalyzeProgress, Client, InvalidInput, JobFailed, NotFound
 from parley.domain.auto_analyze.contract import DiscoveryTerms
+from parley.domain.budgets import Period
 from parley.storage import auto_analyze as runs
 from parley.storage import budgets
 from tests.parts import SimulatorAdmin
 from tests.workflows.test_auto_analyze import chats, path, results_of, sessions_of, start
 from tests.workflows.test_auto_analyze_limits import statistics_of
+from workflows.auto_analyze import job as workflow
 
 pytestmark = pytest.mark.usefixtures("worker")
 __all__ = ["path"]
@@ -148,13 +151,26 @@ class TestBudget:
     async def test_a_used_up_budget_parks_the_run_until_it_is_raised(self, client: Client, path: Path) -> None:
         job = await start(client, path, chats(60), budget_usd="0.003")
         progress = await held(job, "budget")
-        assert progress.note == "the budget of $0.003 is used up: raise it, or finish now"
+        assert "of the job's budget is left" in progress.note
         assert progress.cost_usd <= Decimal("0.003")
         with pytest.raises(InvalidInput, match="less than what is spent"):
             await job.resume(budget_usd=Decimal("0.0001"))
         with pytest.raises(InvalidInput, match="budget_usd"):
             await job.resume(budget_usd=Decimal(-1))
         assert (await job.resume(budget_usd=Decimal(1))).budget_usd == 1
+        report = await job.result()
+        assert (statistics_of(report).labelled, statistics_of(report).fallbacks) == (60, 0)
+        assert await client.audit() == []
+
+    async def test_a_run_that_a_cap_of_the_workspace_holds_goes_on_when_the_cap_has_room(
+        self, client: Client, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(workflow, "TRY_AGAIN_AFTER", timedelta(seconds=0.5))
+        await client.set_cap(Period.DAY, Decimal("0.003"))
+        job = await start(client, path, chats(60))
+        progress = await held(job, "budget")
+        assert "of the day's $0.003" in progress.note
+        await client.set_cap(Period.DAY, Decimal(5))
         report = await job.result()
         assert (statistics_of(report).labelled, statistics_of(report).fallbacks) == (60, 0)
         assert await client.audit() == []

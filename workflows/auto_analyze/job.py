@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
@@ -58,6 +58,17 @@ with workflow.unsafe.imports_passed_through():
     from workflows.fallback import is_over_budget, raise_if_cancelled
     from workflows.policies import BULK_STEP, LOCAL_STEP
     from workflows.turns import refused
+
+
+# A run whose budget or cap is used up looks so often whether there is room again.
+TRY_AGAIN_AFTER = timedelta(hours=1)
+
+
+class Parked(NamedTuple):
+    """Until when a run waits for room in its budget and the caps, and what it had cost as it began to wait."""
+
+    until: datetime
+    cost_usd: Decimal
 
 
 @workflow.defn(name=WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
@@ -176,13 +187,14 @@ class AutoAnalyze:
         return await self._finish()
 
     async def _within_budget(self, phase: Callable[[], Awaitable[None]]) -> None:
-        """Run a phase. If the budget is used up, park until an operator raises it, or lets the run finish.
+        """Run a phase. If the budget or a cap is used up, park until an operator raises it, or lets the run finish.
 
         A phase that runs again repeats no paid request: its requests have the same ids.
 
         Raises:
-            ApplicationError: neither happened within the wait limit; its type is `BudgetExhausted`.
+            ApplicationError: nothing was paid within the wait limit; its type is `BudgetExhausted`.
         """
+        parked: Parked | None = None
         while True:
             await workflow.wait_condition(lambda: not self._state.paused)
             try:
@@ -190,7 +202,7 @@ class AutoAnalyze:
             except ApplicationError as error:
                 if not is_over_budget(error):
                     raise
-                await self._park(error)
+                parked = await self._park(error, parked)
                 if not self._state.finishing:
                     continue
                 if self._state.phase is Phase.CONFLICTS:
@@ -198,17 +210,28 @@ class AutoAnalyze:
             if not self._state.paused:
                 return
 
-    async def _park(self, error: ApplicationError) -> None:
-        """Wait until the run is resumed, or is to finish."""
-        if self._state.finishing:
-            return
-        self._state.park(str(error.message))
+    async def _park(self, error: ApplicationError, parked: Parked | None) -> Parked | None:
+        """Wait until the run is resumed, is to finish, or tries again: a cap has room again when its period ends.
+
+        `parked`: since the last time; it is the same wait as long as nothing was paid. Returns None once an operator
+        has decided.
+        """
+        state = self._state
+        if state.finishing:
+            return None
+        if parked is None or state.cost_usd > parked.cost_usd:
+            limit = timedelta(seconds=self._job.input.wait_limit_seconds)
+            parked = Parked(workflow.now() + limit, state.cost_usd)
+        state.park(str(error.message))
+        pause = min(parked.until - workflow.now(), TRY_AGAIN_AFTER)
         try:
-            await workflow.wait_condition(
-                lambda: not self._state.over_budget, timeout=timedelta(seconds=self._job.input.wait_limit_seconds)
-            )
+            await workflow.wait_condition(lambda: not state.over_budget, timeout=pause)
         except TimeoutError:
-            raise error from None
+            if workflow.now() >= parked.until:
+                raise error from None
+            state.try_again()
+            return parked
+        return None
 
     async def _set_budget(self, budget_usd: Decimal) -> None:
         """Set what the run may spend now: merging has its part only when it begins."""

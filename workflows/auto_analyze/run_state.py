@@ -352,10 +352,9 @@ class RunState:
 
     def resume(self, budget_usd: Decimal | None) -> None:
         """Go on. `budget_usd`: the new budget; None: as before."""
-        self.paused, self.over_budget = False, ""
+        self.paused = False
         self.budget_usd = budget_usd or self.budget_usd
-        self.sequential = self.degraded
-        self._update()
+        self.try_again()
 
     def set_streams(self, streams: int) -> None:
         """Label what is left with so many streams."""
@@ -391,9 +390,14 @@ class RunState:
         self._show()
 
     def park(self, problem: str) -> None:
-        """The budget is used up: nothing goes on until it is raised, or the run is to finish."""
+        """The budget of the run or a cap of the workspace is used up: nothing goes on."""
         self.over_budget = problem
         self._show()
+
+    def try_again(self) -> None:
+        """Make requests again, by all streams: there may be room in the budget and the caps."""
+        self.over_budget, self.sequential = "", self.degraded
+        self._update()
 
     # Counters.
 
@@ -531,7 +535,7 @@ class RunState:
     def _held_note(self) -> str:
         if self.paused:
             return "paused"
-        return f"the budget of ${self.budget_usd} is used up: raise it, or finish now" if self.over_budget else ""
+        return f"{self.over_budget}: raise that limit, or finish now" if self.over_budget else ""
 
     def _lasting_note(self) -> str:
         """What makes the labelling slower or worse than it could be, while sessions are labelled."""
