@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import NamedTuple, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -52,7 +51,7 @@ from parley.domain.auto_analyze.taxonomy import Allowed, within
 from parley.domain.auto_analyze.validation import SessionLabels, Verdict, judge, no_text_labels
 from parley.domain.capabilities import UNKNOWN_MODEL, narrower
 from parley.domain.chat import ChatSession
-from parley.domain.errors import ContextTooLong, EmptyReply, IdempotencyConflict
+from parley.domain.errors import ContextTooLong, EmptyReply
 from parley.domain.reply_json import read_reply_json
 from parley.domain.requests import (
     ChatReply,
@@ -62,7 +61,6 @@ from parley.domain.requests import (
     Reply,
     Request,
     Usage,
-    fingerprint,
     request_id,
 )
 from parley.domain.routing import Candidate
@@ -253,8 +251,6 @@ class LabellingActivities:
         for look in await self._looks_left(step):
             try:
                 total = total.plus(await self.look(step, look))
-            except IdempotencyConflict as error:  # a version before has asked, with another fingerprint
-                total = total.plus(ReassignOutcome(problem=str(error)))
             except ContextTooLong:
                 if step.sized_for == UNKNOWN_MODEL:
                     raise
@@ -284,9 +280,7 @@ class LabellingActivities:
 
     async def look(self, step: ReassignStep, look: Look) -> ReassignOutcome:
         """Make one of these requests, and store what it gives."""
-        # Which sessions are in doubt depends on whether the worker computes vectors: the same request nevertheless.
-        logical = fingerprint_of_step(look.step)
-        reply, usage, _ = await self._request(step.job, step.candidate, look.step, look.request, logical=logical)
+        reply, usage, _ = await self._request(step.job, step.candidate, look.step, look.request)
         decisions = read_decisions(reply, look.doubts)
         better = {int(name[1:]): label for name, label in decisions.better.items()}
         async with self._database.transaction() as tx:
@@ -310,14 +304,15 @@ class LabellingActivities:
         condensed = {name: item.condensed for name, item in work.items() if item.condensed}
         sessions = {name: item.session for name, item in work.items()}
         closed, fitting = step.job.input.closed, shown.fitting
-        ask = partial(
-            classification_request,
+        request = classification_request(
             sessions,
             closed=closed,
             condensed=condensed,
             instructions=step.job.input.instructions,
+            known=fitting.labels,
+            nearest=fitting.evidence,
+            common=fitting.common,
         )
-        request = ask(known=fitting.labels, nearest=fitting.evidence, common=fitting.common)
         request_step = step.request_step([work[name].ordinal for name in condensed])
         labelled: _Labelled | None = None
 
@@ -332,13 +327,7 @@ class LabellingActivities:
             complete = step.model_copy(update={"ends": None}) if verdict.missing else step
             labelled = _Labelled(verdict, complete, len(found), await keep_labels(tx, complete, found, said))
 
-        # The newest labels change while a request is repeated: it is the same request nevertheless.
-        logical = logical_fingerprint(step.job, request_step)
-        if logical is None:
-            logical = fingerprint(request if step.horizon is not None else ask(known={}))
-        reply, usage, is_stored = await self._request(
-            step.job, step.candidate, request_step, request, logical=logical, on_reply=store
-        )
+        reply, usage, is_stored = await self._request(step.job, step.candidate, request_step, request, on_reply=store)
         if not is_stored:
             async with self._database.transaction() as tx:
                 await store(tx, reply)
@@ -374,12 +363,10 @@ class LabellingActivities:
         step: str,
         request: ChatRequest,
         *,
-        logical: str | None = None,
         on_reply: OnReply | None = None,
     ) -> tuple[ChatReply, StepUsage, bool]:
         """Make one paid request. Users are charged no energy for it; the job's budget limits its cost.
 
-        `logical`: the fingerprint of what is asked, where a repetition may send it in other words.
         Returns the reply, its usage, and whether what `on_reply` writes is committed with it.
         """
         try:
@@ -388,7 +375,7 @@ class LabellingActivities:
                 request,
                 candidate.provider,
                 candidate.model,
-                fingerprint=logical,
+                fingerprint=fingerprint_of_step(step),
                 on_reply=on_reply,
             )
         except EmptyReply as error:
@@ -414,16 +401,13 @@ def charge_of(job: Job, step: str) -> Charge:
     )
 
 
-def logical_fingerprint(job: Job, step: str) -> str | None:
-    """The fingerprint of a request that may be in a batch; None in a run without batches: it is that of the request.
-
-    The words of a request may be forgotten in the hours in which a provider has it: it is the same one nevertheless.
-    """
-    return fingerprint_of_step(step) if job.input.processing == "batch" else None
-
-
 def fingerprint_of_step(step: str) -> str:
-    """The fingerprint of a request that a repetition may send in other words, whatever these are."""
+    """The fingerprint of a request of a run: what it asks about, and not the words of its prompt.
+
+    A repetition may have other words. A user is forgotten while all providers are down, or while one of them has the
+    request in a batch; other sessions have brought new labels; the next version of Parley asks in other words; a worker
+    computes no vectors. It is the same request nevertheless: refusing it would give its sessions the fallback.
+    """
     return hashlib.sha256(step.encode()).hexdigest()
 
 

@@ -340,6 +340,22 @@ class TestFailures:
         assert (report.statistics.labelled, report.statistics.fallbacks) == (40, 0)
         assert await skipping_client.audit() == []
 
+    async def test_users_who_are_forgotten_during_an_outage_do_not_change_the_labels_of_others(
+        self, skipping_client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        """Their words are part of prompts that are asked again when a provider is up."""
+        await simulator.fault("server_error", times=None, after=10)
+        job = await start(skipping_client, path, chats(40), streams=2)
+        await simulator.requests(at_least=14)
+        for one in [one for one in await sessions_of(skipping_client, job) if not one.intent][::2]:
+            await skipping_client.forget_user(one.user_id)
+        await simulator.reset()
+        report = await job.result()
+        assert report.statistics is not None
+        assert (report.statistics.labelled, report.statistics.fallbacks) == (40, 0)
+        assert report.statistics.stream_failures == 0
+        assert await skipping_client.audit() == []
+
     @pytest.mark.usefixtures("worker")
     @pytest.mark.parametrize(("killed", "degraded"), [(1, False), (3, True)])
     async def test_a_stream_that_fails_does_not_stop_the_others(
