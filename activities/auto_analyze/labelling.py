@@ -177,6 +177,8 @@ class LabellingActivities:
     async def condense(self, step: CondenseStep) -> RequestOutcome:
         """Condense an oversized session part by part. Its labels are then requested on the summaries.
 
+        The outcome says so where no part has a summary.
+
         Raises:
             ContextTooLong: parts that are cut for the smallest window are too long for this candidate.
         """
@@ -200,8 +202,11 @@ class LabellingActivities:
                 return total.model_copy(update={"too_long_for": model})
             summaries.append(_summary(reply))
             total = RequestOutcome(tokens=total.tokens + usage.tokens, cost_usd=total.cost_usd + usage.cost_usd)
+        summary = "\n".join(filter(None, summaries))
+        if not summary:
+            return total.model_copy(update={"problem": "the summary is empty"})
         async with self._database.transaction() as tx:
-            await runs.store_condensed(tx, workspace_id, job_key, step.ordinal, "\n".join(summaries))
+            await runs.store_condensed(tx, workspace_id, job_key, step.ordinal, summary)
         return total
 
     @activity.defn(name="auto_analyze.resolve")
@@ -444,8 +449,9 @@ def _with_quotes(labels: Mapping[str, SessionLabels], sessions: Mapping[str, Cha
 
 
 def _summary(reply: ChatReply) -> str:
-    """The summary in a reply. A reply that does not follow the schema is used as it is, cut to a length."""
+    """The summary in a reply; empty if there is none. One that does not follow the schema is used as it is, cut."""
     try:
-        return str(read_reply_json(reply.text)["summary"])
+        found = read_reply_json(reply.text)["summary"]
     except (ValueError, KeyError, TypeError):
-        return reply.text[:MALFORMED_SUMMARY_CHARACTERS]
+        found = reply.text[:MALFORMED_SUMMARY_CHARACTERS]
+    return found.strip() if isinstance(found, str) else ""

@@ -107,6 +107,28 @@ class TestTooLong:
             server.should_exit = True
             await running
 
+    async def test_a_session_whose_summary_is_empty_gets_the_fallback_and_no_request_for_labels(
+        self, path: Path, temporal: TemporalClient, database: Database, settings: Settings
+    ) -> None:
+        server = Server(Config(context_window=6_000))
+        running = asyncio.create_task(server.run_until_stopped())
+        await server.ready.wait()
+        admin = SimulatorAdmin(server.url)
+        try:
+            await admin.fault("empty", times=None)
+            async with labelling_with(temporal, database, settings, simulator_url=server.url) as client:
+                job = await start(client, path, [rant(0, 9_000)], streams=1)
+                statistics = statistics_of(await job.result())
+                assert (statistics.labelled, statistics.fallbacks) == (1, 1)
+                tried = (await client.attempts(job.job_key)).attempts
+                paid = [one.step for one in tried if one.tokens_completion]
+                assert len(paid) == sum("condense" in step for step in paid) > 1
+                assert await client.audit() == []
+        finally:
+            await admin.close()
+            server.should_exit = True
+            await running
+
     @pytest.mark.usefixtures("worker")
     async def test_sessions_too_long_for_every_provider_get_the_fallback(
         self, client: Client, path: Path, simulator: SimulatorAdmin

@@ -181,8 +181,8 @@ class BatchLabeller:
             self._add_refusal(refusal_of(error))
             return False
         self._add(outcome)
-        if not outcome.too_long_for:
-            return True
+        if outcome.problem or not outcome.too_long_for:
+            return not outcome.problem
         return await self._condense_session(ordinal, tighter(sized_for, outcome.too_long_for))
 
     def _on_a_provider(self, step: Callable[[Candidate], tuple[Any, Any]]) -> Awaitable[Any]:

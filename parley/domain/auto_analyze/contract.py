@@ -355,11 +355,13 @@ class StepUsage(Model):
 class RequestOutcome(StepUsage):
     """The outcome of a paid step. `too_long_for`: a model whose context window is too small for the request.
 
-    `refused`: the providers' messages, if every provider refused this request.
+    `refused`: the providers' messages, if every provider refused this request. `problem`: why the reply cannot be used;
+    empty if it can.
     """
 
     too_long_for: str = ""
     refused: str = ""
+    problem: str = ""
 
 
 class ClassifyOutcome(RequestOutcome):
@@ -402,12 +404,11 @@ class ResolveStep(Model):
 
 
 class ResolveOutcome(RequestOutcome):
-    """`found`: how many labels the reply calls duplicates. `problem`: why the reply cannot be used; empty if it can.
+    """`found`: how many labels the reply calls duplicates.
 
     `merged`: how many of them are merged. `kept_apart`: how many are not, because their examples differ.
     """
 
-    problem: str = ""
     found: int = 0
     merged: int = 0
     kept_apart: int = 0
@@ -553,7 +554,6 @@ class ReassignOutcome(RequestOutcome):
 
     looked_at: int = 0
     better: int = 0
-    problem: str = ""
 
     def plus(self, other: "ReassignOutcome") -> "ReassignOutcome":
         """The outcome of both."""
