@@ -19,6 +19,7 @@ from parley.domain.chat_formats import ChatFormat, ChatRole, Draft
 from parley.domain.chat_formats.drafts import DEFAULT_SESSION_GAP_HOURS
 from parley.domain.errors import InvalidInput
 from parley.domain.model import Model
+from parley.domain.text import one_line
 from parley.domain.tokens import count_tokens
 from parley.storage import datasets
 from parley.storage.database import Database
@@ -26,6 +27,7 @@ from parley.storage.tables import Dataset
 
 BATCH = 500
 LOCK_POLL_SECONDS = 0.1
+NAME_CHARACTERS = 200
 
 
 class ReadingOptions(TypedDict, total=False):
@@ -99,7 +101,7 @@ async def import_chats(
                 batch = _next(sessions, position)
             if not position:
                 raise checks.empty(path)
-            name = path.name[:200]
+            name = one_line(path.name, NAME_CHARACTERS)  # a name may be bytes that are not UTF-8
             tx.add(
                 Dataset(workspace_id=workspace_id, dataset_id=dataset_id, name=name, sessions=position, tokens=tokens)
             )

@@ -542,6 +542,14 @@ class AutoBatch(SQLModel, table=True):
     __tablename__ = "auto_batches"
     __table_args__ = (
         Index("auto_batches_open", "workspace_id", "job_key", "number", postgresql_where=text("NOT labelled")),
+        Index(
+            "auto_batches_held",
+            "workspace_id",
+            "job_key",
+            "stream",
+            "number",
+            postgresql_where=text("NOT labelled AND stream IS NOT NULL"),
+        ),
     )
 
     workspace_id: str = Field(primary_key=True)

@@ -165,6 +165,11 @@ class TestFiles:
         assert (await desk.load(lines(session()))).sessions == 1
 
 
+    async def test_a_file_whose_name_is_not_utf_8(self, desk: Desk) -> None:
+        assert (await desk.load(lines(session()), "caf\udce9.jsonl")).sessions == 1
+        assert await desk.rows() == (1, 1)
+
+
 class TestIdempotence:
     async def test_the_same_content_is_imported_once(self, desk: Desk) -> None:
         first, again = await desk.load(lines(*AB)), await desk.load(lines(*AB), "renamed.jsonl")

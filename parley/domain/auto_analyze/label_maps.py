@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, Field
 
 from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.auto_analyze.labels import normalized
+from parley.domain.auto_analyze.taxonomy import given_name
 from parley.domain.auto_analyze.validation import MAX_LABEL_CHARACTERS
 from parley.domain.errors import InvalidInput, NotFound
 from parley.domain.model import Model, is_blank
@@ -263,14 +264,18 @@ class LabelPair(Model):
 
 
 def checked_name(name: str) -> str:
-    """The name that a person gives a label, as one line.
+    """The name that a person gives a label, as one line. A later run may start from it.
 
     Raises:
-        InvalidInput: it is empty or too long.
+        InvalidInput: it is empty, too long, or cannot be the label of a run.
     """
     line = one_line(name, MAX_LABEL_CHARACTERS + 1)
     if is_blank(line):
         raise InvalidInput("must not be blank", where="name")
     if len(line) > MAX_LABEL_CHARACTERS:
         raise InvalidInput(f"must have at most {MAX_LABEL_CHARACTERS} characters", where="name")
+    try:
+        given_name(line)
+    except ValueError as error:
+        raise InvalidInput(str(error), where="name") from None
     return line

@@ -32,6 +32,22 @@ OTHER_DEFINITION = "None of the other labels fits."
 RESERVED = (FALLBACK_INTENT, NO_TEXT_INTENT)
 
 
+def given_name(label: str) -> str:
+    """The normal form of a label that a person gives.
+
+    Raises:
+        ValueError: it cannot be a label.
+    """
+    name = normalized(label)
+    if not name:
+        raise ValueError("must have a letter or a digit")
+    if len(name) > MAX_LABEL_CHARACTERS:
+        raise ValueError(f"has {len(name)} characters, and a label has at most {MAX_LABEL_CHARACTERS}")
+    if name in RESERVED:
+        raise ValueError(f"{name!r} marks sessions that no reply labelled: choose another name")
+    return name
+
+
 class GivenLabel(Model):
     """A label that a run starts from.
 
@@ -49,14 +65,7 @@ class GivenLabel(Model):
     @classmethod
     def _is_a_label(cls, label: str) -> str:
         """The label in its normal form."""
-        name = normalized(label)
-        if not name:
-            raise ValueError("must have a letter or a digit")
-        if len(name) > MAX_LABEL_CHARACTERS:
-            raise ValueError(f"has {len(name)} characters, and a label has at most {MAX_LABEL_CHARACTERS}")
-        if name in RESERVED:
-            raise ValueError(f"{name!r} marks sessions that no reply labelled: choose another name")
-        return name
+        return given_name(label)
 
     @field_validator("definition")
     @classmethod

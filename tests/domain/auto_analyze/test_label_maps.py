@@ -83,6 +83,10 @@ def test_a_label_may_take_the_name_of_one_that_it_has_taken_in():
         (lambda one: one.renamed("refund", "refund", 2), "is its name already"),
         (lambda one: one.renamed("refund", " \u200e\n", 2), "must not be blank"),
         (lambda one: one.renamed("refund", "x" * (MAX_LABEL_CHARACTERS + 1), 2), "at most 80 characters"),
+        # What no later run could start from.
+        (lambda one: one.renamed("refund", "Unclassified", 2), "marks sessions that no reply labelled"),
+        (lambda one: one.renamed("refund", "???", 2), "must have a letter or a digit"),
+        (lambda one: one.renamed("refund", "\ufdfa" * 5, 2), "has 90 characters"),
         (
             lambda one: one.renamed("refund", "costs", 2).renamed("costs", "money", 3).renamed("parcel", "costs", 4),
             "'costs' was merged into 'money'",
