@@ -51,6 +51,7 @@ from parley.domain.auto_analyze.processing import with_batch_api
 from parley.domain.auto_analyze.quotes import warning_of
 from parley.domain.auto_analyze.sampling import coverage, least_sample, processing_order
 from parley.domain.auto_analyze.validation import SessionLabels, fallback_labels
+from parley.domain.errors import InvalidInput
 from parley.domain.pricing import rates_for
 from parley.domain.requests import Provider
 from parley.domain.routing import Candidate, Order, RoutingRequest, rank
@@ -236,10 +237,17 @@ class RunActivities:
     @activity.defn(name="auto_analyze.set_budget")
     @boundary
     async def set_budget(self, step: SetBudget) -> BudgetIsSet:
-        """Set what the run may spend from now on."""
+        """Set what the run may spend from now on.
+
+        Raises:
+            InvalidInput: more than that is spent and reserved.
+        """
+        scope = (step.job.input.workspace_id, budgets.job_scope(step.job.job_key))
         async with self._database.transaction() as tx:
-            scope = budgets.job_scope(step.job.job_key)
-            await budgets.change_envelope(tx, step.job.input.workspace_id, scope, step.budget_usd)
+            if not await budgets.change_envelope(tx, *scope, step.budget_usd - step.set_aside_usd):
+                part = f", of which ${step.set_aside_usd} is set aside for merging," if step.set_aside_usd else ""
+                problem = f"${step.budget_usd}{part} is less than what is spent and reserved"
+                raise InvalidInput(problem, where="budget_usd")
         return BudgetIsSet()
 
     @activity.defn(name="auto_analyze.plan_conflicts")

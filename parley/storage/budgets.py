@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from parley.domain.budgets import CapView, Period
-from parley.domain.errors import BudgetExhausted, InvalidInput, NotFound
+from parley.domain.errors import BudgetExhausted, NotFound
 from parley.domain.model import Model
 from parley.storage.database import NOW
 from parley.storage.driver import Query, defer, fetch
@@ -94,17 +94,12 @@ async def open_envelope(tx: AsyncSession, workspace_id: str, scope: str, cap_usd
     await add(tx, Budget(workspace_id=workspace_id, scope=scope, cap_usd=cap_usd))
 
 
-async def change_envelope(tx: AsyncSession, workspace_id: str, scope: str, cap_usd: Decimal) -> None:
-    """Set the cap of an envelope, in USD.
-
-    Raises:
-        InvalidInput: the envelope is missing, or more than that is spent and reserved.
-    """
+async def change_envelope(tx: AsyncSession, workspace_id: str, scope: str, cap_usd: Decimal) -> bool:
+    """Set the cap of an envelope, in USD. Returns False if it is missing, or more than that is spent and reserved."""
     used = col(Budget.reserved_usd) + col(Budget.confirmed_usd) + col(Budget.uncertain_usd)
     ours = (col(Budget.workspace_id) == workspace_id, col(Budget.scope) == scope)
     found = await tx.execute(update(Budget).where(*ours, used <= cap_usd).values(cap_usd=cap_usd).returning(literal(1)))
-    if found.first() is None:
-        raise InvalidInput(f"${cap_usd} is less than what is spent and reserved", where="budget_usd")
+    return found.first() is not None
 
 
 async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal, opens: Envelope | None = None) -> None:

@@ -164,7 +164,6 @@ class TestFiles:
     async def test_a_file_of_one_session(self, desk: Desk) -> None:
         assert (await desk.load(lines(session()))).sessions == 1
 
-
     async def test_a_file_whose_name_is_not_utf_8(self, desk: Desk) -> None:
         assert (await desk.load(lines(session()), "caf\udce9.jsonl")).sessions == 1
         assert await desk.rows() == (1, 1)

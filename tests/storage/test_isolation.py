@@ -254,7 +254,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "ledger.fail": (lambda tx, ids: ledger.fail(tx, THEIRS, ids.attempt, FAILURE, TERMS), NotFound),
     "budgets.change_envelope": (
         lambda tx, _: budgets.change_envelope(tx, THEIRS, budgets.job_scope(JOB), Decimal(1000)),
-        InvalidInput,
+        False,
     ),
     "budgets.lock": (lambda tx, _: budgets.lock(tx, THEIRS, budgets.job_scope(JOB)), False),
     "paid_requests.lock": (lambda tx, _: paid_requests.lock(tx, THEIRS, "job/step"), NotFound),
@@ -371,7 +371,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "reassignments.store": (lambda tx, _: reassignments.store(tx, THEIRS, JOB, {0: "label"}), None),
     "reassignments.apply": (lambda tx, _: reassignments.apply(tx, THEIRS, JOB), 0),
     "reassignments.intents_left": (lambda tx, _: reassignments.intents_left(tx, THEIRS, JOB), 0),
-    "submissions.find": (lambda tx, _: submissions.find(tx, THEIRS, SUBMISSION), NotFound),
+    "submissions.find": (lambda tx, _: submissions.find(tx, THEIRS, SUBMISSION), submissions.NotBegun),
     "submissions.change": (lambda tx, _: submissions.change(tx, THEIRS, SUBMISSION, was=SENT, state="ended"), None),
     "submissions.lines": (lambda tx, _: submissions.lines(tx, THEIRS, SUBMISSION), set()),
     "submissions.attempts_in": (lambda tx, _: submissions.attempts_in(tx, THEIRS, SUBMISSION, "open"), []),

@@ -13,10 +13,10 @@ from sqlmodel import col
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client as TemporalClient
 
-from activities.auto_analyze import known_labels
+from activities.auto_analyze import known_labels, labelling
 from parley import AutoAnalyzeHandle, Backend, Client
 from parley.domain.auto_analyze.contract import DiscoveryTerms, ExportedSession, LabelKind, Phase
-from parley.domain.errors import JobFailed, NotFound
+from parley.domain.errors import IdempotencyConflict, JobFailed, NotFound
 from parley.settings import Settings
 from parley.storage.database import Database
 from parley.storage.tables import AutoBatch, AutoSession, PaidRequest
@@ -376,6 +376,26 @@ class TestFailures:
         assert len(statistics.warnings) == killed
         assert any("in sequence" in warning for warning in statistics.warnings) == degraded
         assert await client.audit() == []
+
+    @pytest.mark.usefixtures("worker")
+    async def test_what_a_stream_has_counted_before_it_fails_is_counted(
+        self, client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        judge, judged = labelling.judge, list[object]()
+
+        def judge_until_the_fifth(*given: Any) -> Any:
+            judged.append(given)
+            if len(judged) in (5, 6):  # as the reply is settled, and after that
+                raise IdempotencyConflict("of another request")
+            return judge(*given)
+
+        monkeypatch.setattr(labelling, "judge", judge_until_the_fifth)
+        await simulator.fault("missing_items", provider="openai", after=2)
+        report = await (await start(client, path, chats(30), streams=1)).result()
+        statistics = report.statistics
+        assert statistics is not None
+        assert (statistics.labelled, statistics.fallbacks, statistics.stream_failures) == (30, 0, 1)
+        assert statistics.retries == 1
 
     @pytest.mark.usefixtures("worker")
     async def test_cancelling_keeps_stored_labels(self, client: Client, path: Path, simulator: SimulatorAdmin) -> None:

@@ -79,7 +79,6 @@ class TestPause:
         await job.resume()
         assert statistics_of(await job.result()).labelled == 40
 
-
     async def test_a_pause_in_the_last_round_of_the_discovery_changes_no_label(
         self, client: Client, path: Path, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -153,7 +152,7 @@ class TestBudget:
         progress = await held(job, "budget")
         assert "of the job's budget is left" in progress.note
         assert progress.cost_usd <= Decimal("0.003")
-        with pytest.raises(InvalidInput, match="less than what is spent"):
+        with pytest.raises(InvalidInput, match=r"\$0\.0001, of which \$0\.\d+ is set aside .* less than what is spent"):
             await job.resume(budget_usd=Decimal("0.0001"))
         with pytest.raises(InvalidInput, match="budget_usd"):
             await job.resume(budget_usd=Decimal(-1))

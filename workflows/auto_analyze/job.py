@@ -77,6 +77,7 @@ class AutoAnalyze:
 
     def __init__(self) -> None:
         self._state = RunState()
+        self._budget = asyncio.Lock()  # an operator may change it as merging gets its part
         self._streams: ParallelStreams | None = None
         self._batches: BatchProcessing | None = None
         self._labellers: list[BatchLabeller] = []
@@ -127,9 +128,10 @@ class AutoAnalyze:
             InvalidInput: the new budget is less than what is spent and reserved.
         """
         await workflow.wait_condition(lambda: self._state.has_begun)
-        if given.budget_usd is not None:
-            await self._set_budget(given.budget_usd)
-        self._state.resume(given.budget_usd)
+        async with self._budget:
+            if given.budget_usd is not None:
+                await self._set_budget(given.budget_usd)
+            self._state.resume(given.budget_usd)
         return self._state.controls
 
     @workflow.update(name=FINISH)
@@ -236,7 +238,8 @@ class AutoAnalyze:
     async def _set_budget(self, budget_usd: Decimal) -> None:
         """Set what the run may spend now: merging has its part only when it begins."""
         merges = self._state.phase in (Phase.CONFLICTS, Phase.REVIEW, Phase.REASSIGNMENT, Phase.FINISH)
-        step = SetBudget(job=self._job, budget_usd=budget_usd - (0 if merges else self._state.plan.set_aside_usd))
+        set_aside = Decimal(0) if merges else self._state.plan.set_aside_usd
+        step = SetBudget(job=self._job, budget_usd=budget_usd, set_aside_usd=set_aside)
         try:
             await workflow.execute_local_activity_method(
                 RunActivities.set_budget, step, summary=f"a budget of ${budget_usd}", **LOCAL_STEP
@@ -247,7 +250,8 @@ class AutoAnalyze:
     async def _free_set_aside(self) -> None:
         """Let merging spend its part of the budget. If labelling has cost more than the whole, no request passes it."""
         try:
-            await self._set_budget(self._state.budget_usd)
+            async with self._budget:
+                await self._set_budget(self._state.budget_usd)
         except ApplicationError as error:
             if error.type != InvalidInput.__name__:
                 raise

@@ -163,8 +163,10 @@ class ParallelStreams:
             if report.end is not StreamEnd.CANCELLED:
                 return
         cause = error.__cause__ if error else None
-        if isinstance(cause, ApplicationError) and cause.type in ENDS_THE_RUN:
-            raise cause
+        if isinstance(cause, ApplicationError):
+            self._state.add_reports([BatchReport.model_validate(counted) for counted in cause.details])
+            if cause.type in ENDS_THE_RUN:
+                raise cause
         self._state.add_stream_failure(str(cause or error or "cancelled"), tolerated=TOLERATED_STREAM_FAILURES)
         if self._state.degraded:
             await self._end_streams("streams have failed")

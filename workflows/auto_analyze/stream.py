@@ -59,7 +59,7 @@ class AutoAnalyzeStream:
 
         Raises:
             InvalidInput: the workflow was started without input.
-            ApplicationError: a batch failed; its type is the name of the `ParleyError`.
+            ApplicationError: a batch failed; its type is the name of the `ParleyError`. Its details are the counters.
         """
         if stream is None:
             raise InvalidInput("AutoAnalyzeStream needs a StreamInput", where="input")
@@ -93,10 +93,10 @@ class AutoAnalyzeStream:
         except AskedToEnd:
             return StreamEnd.DONE
         except ApplicationError as error:
-            if not is_over_budget(error):
-                raise
-            # Where concurrent requests have reserved the rest of the budget, the run labels the batch after them.
             self._counted = self._counted.plus(self._labeller.report)
+            if not is_over_budget(error):
+                raise ApplicationError(error.message, self._counted, type=error.type, non_retryable=True) from error
+            # Where concurrent requests have reserved the rest of the budget, the run labels the batch after them.
             return StreamEnd.OVER_BUDGET
         except BaseException as error:
             if not is_cancelled_exception(error):

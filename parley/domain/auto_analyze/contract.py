@@ -780,10 +780,11 @@ class RunControls(Model):
 
 
 class SetBudget(Model):
-    """Set the budget of a run, in USD."""
+    """Set the budget of a run, in USD. `set_aside_usd`: the part of it that merging has, and no other phase."""
 
     job: Job
     budget_usd: Decimal
+    set_aside_usd: Decimal = Decimal(0)
 
 
 class BudgetIsSet(Model):
