@@ -8,7 +8,7 @@ from temporalio.client import Client
 from temporalio.common import Priority
 
 from activities.boundary import boundary
-from activities.paid_call import Asked, Joint, PaidCalls
+from activities.paid_call import Joint, MemberRequest, PaidCalls
 from activities.session_analysis import Material, judged, material_of
 from parley.domain.coaching.collecting import (
     WORKFLOW,
@@ -74,7 +74,7 @@ class CollectingActivities:
 
     async def _replies(self, step: JointStep, loaded: list[_Loaded]) -> list[Settled | ParleyError]:
         rubric = loaded[0].material.rubric
-        asked = [Asked(_charge(step, one), _request(one)) for one in loaded]
+        asked = [MemberRequest(_charge(step, one), _request(one)) for one in loaded]
         members = [(one.material.session, one.material.counted, one.material.measured) for one in loaded]
         joint = Joint(join=lambda places: joint_request(rubric, [members[place] for place in places]), divide=divide)
         candidate = step.candidate

@@ -6,12 +6,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from parley.domain.knowledge import KnowledgePassage
 from parley.domain.model import is_blank
-from parley.embedder import Embedder, Vector
+from parley.embedder import TURN_VECTOR_SECONDS, Embedder, Vector
 from parley.storage import knowledge
 
 MOST_PASSAGES = 4
-# How long a turn waits for the vector of its text.
-VECTOR_SECONDS = 0.15
 
 
 class KnowledgeSearch:
@@ -39,5 +37,5 @@ class KnowledgeSearch:
             return ()
         if self._embedder is None:
             return await knowledge.search(tx, workspace_id, text, None, limit, model="")
-        vector, model = await (computed or self._embedder.vector_within(text, VECTOR_SECONDS)), self._embedder.name
+        vector, model = await (computed or self._embedder.vector_within(text, TURN_VECTOR_SECONDS)), self._embedder.name
         return await knowledge.search(tx, workspace_id, text, vector, limit, model=model)

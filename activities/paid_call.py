@@ -131,8 +131,17 @@ class _Work:
         return cls(*names, request, offer, adapter, on_end, on_reply, stream)
 
 
+def breaker_terms(settings: Settings) -> BreakerTerms:
+    """When the breakers of providers open. A probe may take as long as a request, and the lease of a lost one."""
+    return BreakerTerms(
+        failures=settings.breaker_failures,
+        open_seconds=settings.breaker_open_seconds,
+        probe_seconds=settings.provider_timeout_seconds + settings.lease_seconds,
+    )
+
+
 @dataclass(frozen=True)
-class Asked:
+class MemberRequest:
     """A request that may be sent together with others, and the account that it is booked on."""
 
     charge: Charge
@@ -190,11 +199,7 @@ class PaidCalls:
         self._terms = Terms(
             lease_seconds=settings.lease_seconds,
             reservation_seconds=settings.reservation_seconds,
-            breaker=BreakerTerms(
-                failures=settings.breaker_failures,
-                open_seconds=settings.breaker_open_seconds,
-                probe_seconds=settings.provider_timeout_seconds + settings.lease_seconds,
-            ),
+            breaker=breaker_terms(settings),
         )
 
     async def make(  # noqa: PLR0913 - what is written with the reply, and its stream
@@ -254,7 +259,7 @@ class PaidCalls:
             raise ReplyLost(str(error)) from error
 
     async def make_jointly(
-        self, asked: Sequence[Asked], joint: Joint, provider: Provider, model: str
+        self, asked: Sequence[MemberRequest], joint: Joint, provider: Provider, model: str
     ) -> list[Settled | ParleyError]:
         """Get the one reply to each of several requests of a workspace, by one call to the provider.
 
@@ -301,7 +306,9 @@ class PaidCalls:
                 raise ReplyLost(str(error)) from error
         return [ends[place] for place in range(len(asked))]
 
-    async def _claim_or_refusal(self, one: Asked, offer: Offer, joint_id: UUID) -> Settled | Granted | ParleyError:
+    async def _claim_or_refusal(
+        self, one: MemberRequest, offer: Offer, joint_id: UUID
+    ) -> Settled | Granted | ParleyError:
         """Claim a member of a joint request. What refuses it is returned: the others are not refused with it.
 
         Raises:
@@ -743,7 +750,7 @@ class PaidCalls:
         return await self._database.retried(work, seconds=self._settle_seconds)
 
     async def _retried(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Retry while the database is unreachable or has a transient error; a reply stays in memory meanwhile."""
+        """Retry while the database is unreachable or has a transient error. Nothing is sent to a provider meanwhile."""
         return await retry_while_unreachable(work, seconds=self._settle_seconds)
 
     @asynccontextmanager

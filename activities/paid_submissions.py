@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from activities.failpoints import Failpoints
 from activities.logs import step_logger
 from activities.metrics import Metrics
+from activities.paid_call import breaker_terms
 from activities.workspaces import Workspaces
 from parley.domain.errors import Billed, ProviderError, ProviderNotConfigured, ProviderUnavailable, UnpricedModel
 from parley.domain.masking import masked
@@ -29,7 +30,6 @@ from parley.providers.batch_api import BatchApi, BatchStatus, Limits, LineResult
 from parley.providers.registry import Providers
 from parley.settings import Settings
 from parley.storage import ledger, paid_requests, submissions
-from parley.storage.breaker import BreakerTerms
 from parley.storage.database import Database
 from parley.storage.ledger import Charge, Claim, Failure, Granted, Offer, Settlement, Terms
 from parley.storage.tables import Submission, SubmissionLine, utc_now
@@ -64,7 +64,7 @@ class _LineFile:
 
 
 @dataclass(frozen=True)
-class Asked:
+class LineRequest:
     """A request for a batch. step: of its job. fingerprint: of what is asked."""
 
     charge: Charge
@@ -84,8 +84,8 @@ class SettledLines(NamedTuple):
 
 
 @dataclass(frozen=True)
-class OpenSubmission:
-    """A submission that is being put together. See `PaidSubmissions.opened`."""
+class SubmissionDraft:
+    """A submission that is being put together. See `PaidSubmissions.drafting`."""
 
     row: Submission
     api: BatchApi
@@ -122,12 +122,9 @@ class PaidSubmissions:
         timeout = timedelta(seconds=settings.provider_timeout_seconds)
         self._send_within, self._certain_after = SEND_WITHIN * timeout, CERTAIN_AFTER * timeout
         self._rates = ConfiguredRates.of(settings)
-        breaker = BreakerTerms(
-            failures=settings.breaker_failures,
-            open_seconds=settings.breaker_open_seconds,
-            probe_seconds=settings.provider_timeout_seconds + settings.lease_seconds,
+        self._terms = Terms(
+            lease_seconds=LEASE_SECONDS, reservation_seconds=LEASE_SECONDS, breaker=breaker_terms(settings)
         )
-        self._terms = Terms(lease_seconds=LEASE_SECONDS, reservation_seconds=LEASE_SECONDS, breaker=breaker)
 
     async def begin(self, workspace_id: str, submission_id: UUID, job_key: str, provider: Provider) -> Submission:
         """A submission, new or as an earlier try left it. It is `sent` if the provider turns out to have it.
@@ -141,7 +138,7 @@ class PaidSubmissions:
         return await self._reconciled(found) if found.state == "sending" else found
 
     @asynccontextmanager
-    async def opened(self, submission: Submission) -> AsyncGenerator[OpenSubmission]:
+    async def drafting(self, submission: Submission) -> AsyncGenerator[SubmissionDraft]:
         """Put a submission together: `add` its requests, then `send` it.
 
         Raises:
@@ -150,7 +147,7 @@ class PaidSubmissions:
         async with self._api(submission.workspace_id, Provider(submission.provider)) as api:
             # It has no name: what users said does not stay on the disk if this process is killed.
             with tempfile.TemporaryFile() as file:
-                yield OpenSubmission(submission, api, _LineFile(file, api.limits))
+                yield SubmissionDraft(submission, api, _LineFile(file, api.limits))
 
     @asynccontextmanager
     async def _api(self, workspace_id: str, provider: Provider) -> AsyncGenerator[BatchApi]:
@@ -163,7 +160,7 @@ class PaidSubmissions:
         finally:
             await api.close()
 
-    async def add(self, into: OpenSubmission, asked: Asked, model: str) -> bool:
+    async def add(self, into: SubmissionDraft, asked: LineRequest, model: str) -> bool:
         """Claim a request and add its line to a submission. Returns False if that has no room for it.
 
         A request that has its reply, or that another attempt makes, is left out.
@@ -203,7 +200,7 @@ class PaidSubmissions:
             into.file.add(line)
         return True
 
-    async def send(self, given: OpenSubmission, next_step: int | None) -> Submission:
+    async def send(self, given: SubmissionDraft, next_step: int | None) -> Submission:
         """Send a submission. Returns the submission: `sent`, or `refused` by the provider.
 
         Raises:

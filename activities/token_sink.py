@@ -15,7 +15,7 @@ from parley.storage import streams
 from parley.storage.database import Database
 from parley.storage.streams import News
 from parley.streams.frames import TOKEN_PURPOSE
-from parley.streams.hub import PROCESS_HUB, StreamHub
+from parley.streams.hub import PROCESS_HUB
 from parley.streams.sender import Channel, Outgoing, Senders
 
 # How often a stream is stored, and how often its row is read for another receiver while none is reached.
@@ -32,13 +32,13 @@ log = logging.getLogger(__name__)
 class Sinks:
     """Makes the sinks of a process's paid calls: for readers in this process, or in those that the target names."""
 
-    def __init__(self, database: Database, settings: Settings, hub: StreamHub = PROCESS_HUB) -> None:
+    def __init__(self, database: Database, settings: Settings) -> None:
         """Prepare the connections to receivers. The first stream to one opens it.
 
         Raises:
             InvalidInput: PARLEY_CODEC_KEYS is missing or wrong.
         """
-        self._database, self._hub = database, hub
+        self._database, self._hub = database, PROCESS_HUB
         self._senders = Senders(payload_codec(settings.codec_keys).tokens(TOKEN_PURPOSE))
         self._open = WeakSet[StoredSink]()
 

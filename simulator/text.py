@@ -7,6 +7,7 @@ from dataclasses import dataclass
 WORD = re.compile(r"[^\W\d_][\w'-]+")
 SENTENCE = re.compile(r"[^.!?\n]+[.!?]?")
 CLIP = 120
+FIRST_WORDS = 20
 
 STOP_WORDS = frozenset(
     """a about above after again all also am an and any are as at be because been before being below
@@ -26,10 +27,10 @@ def clip(text: str, length: int = CLIP) -> str:
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
-def first_words(text: str, count: int = 20) -> str:
-    """Return the words of the first sentence that is more than a word or two, at most `count`, as they are."""
+def first_words(text: str) -> str:
+    """Return the words of the first sentence that is more than a word or two, at most `FIRST_WORDS`, as they are."""
     sentences = [found[0] for found in SENTENCE.finditer(text) if len(found[0].split()) > 2]
-    return " ".join((sentences[0] if sentences else text).split()[:count])
+    return " ".join((sentences[0] if sentences else text).split()[:FIRST_WORDS])
 
 
 def sentence_with(text: str, cue: re.Pattern[str]) -> str:

@@ -6,14 +6,14 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 from activities.auto_analyze.labelling import (
     LabellingActivities,
-    PaidRequests,
+    MakesPaidCalls,
     charge_of,
     fingerprint_of_step,
 )
 from activities.auto_analyze.meaning import Meaning
 from activities.auto_analyze.reassigning import answered_in_batches
 from activities.boundary import without_boundary
-from activities.paid_submissions import Asked
+from activities.paid_submissions import LineRequest
 from parley.domain.auto_analyze.contract import (
     ClassifyOutcome,
     ClassifyStep,
@@ -41,7 +41,7 @@ class Postponed(Exception):
         self.charge, self.request, self.fingerprint = charge, request, fingerprint
 
 
-class PostponedRequests:
+class PostponesPaidCalls:
     """In the place of `PaidCalls`: a step ends at its request. So a batch asks exactly what the step asks."""
 
     async def make(
@@ -60,7 +60,7 @@ class PostponedRequests:
 class BatchedRequests(Protocol):
     """The requests of a run for one purpose."""
 
-    def asked(self, step: Submit) -> AsyncIterator[tuple[int, Sequence[Asked]]]:
+    def asked(self, step: Submit) -> AsyncIterator[tuple[int, Sequence[LineRequest]]]:
         """The steps to ask from the one with the number `step.first` on: the number of each, and its requests."""
         ...
 
@@ -72,12 +72,12 @@ class BatchedRequests(Protocol):
 class LabelRequests:
     """What the streams ask: the labels of a batch of sessions by one request."""
 
-    def __init__(self, database: Database, paid_calls: PaidRequests, limits: Callable[[Provider], float]) -> None:
+    def __init__(self, database: Database, paid_calls: MakesPaidCalls, limits: Callable[[Provider], float]) -> None:
         self._database = database
         self._labelling = LabellingActivities(database, paid_calls, limits)
-        self._planning = LabellingActivities(database, PostponedRequests(), limits)
+        self._planning = LabellingActivities(database, PostponesPaidCalls(), limits)
 
-    async def asked(self, step: Submit) -> AsyncIterator[tuple[int, Sequence[Asked]]]:
+    async def asked(self, step: Submit) -> AsyncIterator[tuple[int, Sequence[LineRequest]]]:
         """None for a batch of which no request can be made now, or is needed."""
         scope = {"workspace_id": step.job.input.workspace_id, "job_key": step.job.job_key}
         read = partial(submissions.open_batches, **scope)
@@ -85,7 +85,7 @@ class LabelRequests:
             try:
                 await self._classify(self._planning, step, batch)
             except Postponed as postponed:
-                asked = Asked(postponed.charge, postponed.request, postponed.fingerprint, batch.number)
+                asked = LineRequest(postponed.charge, postponed.request, postponed.fingerprint, batch.number)
                 yield batch.number, [asked]
 
     async def take(self, step: SubmissionStep) -> dict[str, Any]:
@@ -118,12 +118,12 @@ class LookRequests:
     """What the second look asks of sessions by themselves: the better labels of a batch of them, by a few requests."""
 
     def __init__(
-        self, database: Database, paid_calls: PaidRequests, limits: Callable[[Provider], float], meaning: Meaning
+        self, database: Database, paid_calls: MakesPaidCalls, limits: Callable[[Provider], float], meaning: Meaning
     ) -> None:
         self._database = database
         self._labelling = LabellingActivities(database, paid_calls, limits, meaning)
 
-    async def asked(self, step: Submit) -> AsyncIterator[tuple[int, Sequence[Asked]]]:
+    async def asked(self, step: Submit) -> AsyncIterator[tuple[int, Sequence[LineRequest]]]:
         """A batch without a session in doubt is done."""
         scope = {"workspace_id": step.job.input.workspace_id, "job_key": step.job.job_key}
         read = partial(reassignments.open_numbers, **scope)
@@ -136,7 +136,7 @@ class LookRequests:
             yield (
                 number,
                 [
-                    Asked(
+                    LineRequest(
                         charge_of(step.job, look.step),
                         look.request,
                         fingerprint_of_step(look.step),

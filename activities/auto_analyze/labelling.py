@@ -97,7 +97,7 @@ class Look(NamedTuple):
     request: ChatRequest
 
 
-class PaidRequests(Protocol):
+class MakesPaidCalls(Protocol):
     """What makes the paid requests of the steps, as `PaidCalls.make` does."""
 
     async def make(
@@ -120,7 +120,7 @@ class LabellingActivities:
     def __init__(
         self,
         database: Database,
-        paid_calls: PaidRequests,
+        paid_calls: MakesPaidCalls,
         limits: Callable[[Provider], float],
         meaning: Meaning = WORDS_ALONE,
     ) -> None:

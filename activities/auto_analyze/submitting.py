@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from temporalio import activity
 
 from activities.auto_analyze.batched import BatchedRequests, LabelRequests, LookRequests
-from activities.auto_analyze.labelling import PaidRequests
+from activities.auto_analyze.labelling import MakesPaidCalls
 from activities.auto_analyze.meaning import Meaning
 from activities.boundary import boundary
-from activities.paid_submissions import Asked, OpenSubmission, PaidSubmissions
+from activities.paid_submissions import LineRequest, PaidSubmissions, SubmissionDraft
 from parley.domain.auto_analyze.processing import Purpose
 from parley.domain.auto_analyze.submissions import (
     PolledSubmission,
@@ -32,7 +32,7 @@ class SubmittingActivities:
         self,
         database: Database,
         paid: PaidSubmissions,
-        paid_calls: PaidRequests,
+        paid_calls: MakesPaidCalls,
         limits: Callable[[Provider], float],
         meaning: Meaning,
     ) -> None:
@@ -86,35 +86,35 @@ class SubmittingActivities:
         return SettledSubmission(**ended._asdict(), **taken)
 
     async def _send(self, step: Submit, submission: Submission) -> Submission:
-        async with self._paid.opened(submission) as opened:
-            next_step = await self._collect(step, opened)
-            if opened.lines:
-                return await self._paid.send(opened, next_step)
+        async with self._paid.drafting(submission) as draft:
+            next_step = await self._collect(step, draft)
+            if draft.lines:
+                return await self._paid.send(draft, next_step)
         await self._paid.end_empty(submission)
         return submission
 
-    async def _collect(self, step: Submit, opened: OpenSubmission) -> int | None:
+    async def _collect(self, step: Submit, draft: SubmissionDraft) -> int | None:
         """Add the requests for the next batches. Returns the first batch that does not fit; None: all do."""
         async for number, requests in self._requests[step.purpose].asked(step):
             for asked in requests:
-                if not await self._add(opened, asked, step.candidate.model):
+                if not await self._add(draft, asked, step.candidate.model):
                     return number
         return None
 
-    async def _add(self, opened: OpenSubmission, asked: Asked, model: str) -> bool:
+    async def _add(self, draft: SubmissionDraft, asked: LineRequest, model: str) -> bool:
         """Add a request. Returns False if it has to wait for the next submission.
 
         Raises:
             BudgetExhausted: not even the first request fits.
         """
         try:
-            has_room = await self._paid.add(opened, asked, model)
+            has_room = await self._paid.add(draft, asked, model)
         except BudgetExhausted:
-            if not opened.lines:
+            if not draft.lines:
                 raise
             return False
         # One that is too large for any submission is left out.
-        return has_room or not opened.lines
+        return has_room or not draft.lines
 
     async def _count(self, submission: Submission) -> int:
         async with self._database.reads() as tx:

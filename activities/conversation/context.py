@@ -114,7 +114,7 @@ class ConversationSteps:
         """
         of_user = (step.workspace_id, step.user_id)
         glance, has_memories = await fetch_together(tx, configuration.look(*of_user), memories.exist(*of_user))
-        vector = asyncio.create_task(self._vector(turn.text, is_needed=has_memories or self._is_searched(step, turn)))
+        vector = asyncio.create_task(self._vector(turn.text, is_needed=has_memories or self._is_searched(turn)))
         return Material(
             instructions=conversation.instructions,
             preferences=await self._preferences(tx, step, glance),
@@ -148,7 +148,7 @@ class ConversationSteps:
         self, tx: AsyncSession, step: ComposeStep, turn: ConversationTurn, vector: Awaitable[Vector | None]
     ) -> tuple[KnowledgePassage, ...] | None:
         """What the knowledge base has on the turn, kept in its row; None: the turn is answered without it."""
-        if not self._is_searched(step, turn):
+        if not self._is_searched(turn):
             return None
         found = await self._knowledge.find(tx, step.workspace_id, turn.text, computed=vector)
         if found is None:  # there is no document, which the model is to know like any other answer that is not there
@@ -157,9 +157,9 @@ class ConversationSteps:
         await conversations.record_knowledge(tx, step.workspace_id, step.conversation_id, step.turn_id, used)
         return found
 
-    def _is_searched(self, step: ComposeStep, turn: ConversationTurn) -> bool:
+    def _is_searched(self, turn: ConversationTurn) -> bool:
         """Whether the knowledge base is searched for the turn."""
-        wanted = turn.terms.get(KNOWLEDGE, step.knowledge)
+        wanted = turn.terms.get(KNOWLEDGE)
         return self._policy.of_action(_action(turn)).knowledge if wanted is None else wanted
 
     @activity.defn(name="conversation.end_turn")

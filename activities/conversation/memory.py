@@ -29,7 +29,7 @@ from parley.domain.conversation.memory import (
     rank,
     subject_of,
 )
-from parley.embedder import Embedder, Vector
+from parley.embedder import TURN_VECTOR_SECONDS, Embedder, Vector
 from parley.storage import conversations, memories
 from parley.storage.budgets import Envelope
 from parley.storage.database import Database
@@ -38,8 +38,6 @@ from parley.storage.tables import utc_now
 
 # Vectors that are computed after one extraction: its own, and some that could not be computed before.
 MOST_EMBEDDED = 100
-# How long a turn waits for the vector of its text. One takes about 10 ms; the first also loads the model.
-VECTOR_SECONDS = 0.15
 
 log = step_logger(__name__)
 
@@ -168,4 +166,4 @@ class ConversationMemory:
         """The vector of a text to recall memories for; None where it has no topic, or no vector can be had in time."""
         if self._embedder is None or not has_topic(text):
             return None
-        return await self._embedder.vector_within(text, VECTOR_SECONDS)
+        return await self._embedder.vector_within(text, TURN_VECTOR_SECONDS)

@@ -55,6 +55,7 @@ from parley.domain.voice_metrics import as_measured
 POLL_SECONDS = 0.3
 NAME_WIDTH = 10
 SAID_CHARACTERS = 60
+MOST_LABELS = 15  # of a kind
 BAR_WIDTH = 24
 SIMULATED = "the simulator answered in place of the vendor: it is for tests, not a model"
 
@@ -70,7 +71,7 @@ def usd(amount: Decimal) -> str:
 def report(found: AnalysisReport | AutoAnalyzeReport) -> RenderableType:
     """A job's report: its result, the models that answered, the costs."""
     if isinstance(found, AutoAnalyzeReport):
-        return bulk_report(found)
+        return labelling_report(found)
     if found.analysis is None:
         return Group(Panel(f"{escape(found.id)} is {_ended(found)}; nothing to show yet."), costs(found.costs))
     analysis = found.analysis
@@ -397,7 +398,7 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def bulk_report(found: AutoAnalyzeReport, *, most: int = 15) -> RenderableType:
+def labelling_report(found: AutoAnalyzeReport) -> RenderableType:
     """A labelling run: its labels, its statistics, its costs."""
     simulated = [f"[yellow]{SIMULATED}[/yellow]"] if found.costs.simulated else []
     header = Panel(
@@ -406,20 +407,21 @@ def bulk_report(found: AutoAnalyzeReport, *, most: int = 15) -> RenderableType:
         title_align="left",
     )
     kinds = {label.kind for label in found.labels}
-    tables = [_labels(found, kind, most) for kind in LabelKind if kind in kinds]
+    tables = [_labels(found, kind) for kind in LabelKind if kind in kinds]
     statistics = _statistics(found.statistics) if found.statistics else []
     return Group(header, *tables, *statistics, costs(found.costs))
 
 
-def _labels(found: AutoAnalyzeReport, kind: LabelKind, most: int) -> RenderableType:
+def _labels(found: AutoAnalyzeReport, kind: LabelKind) -> RenderableType:
     labels = [label for label in found.labels if label.kind is kind]
     table = Table(box=box.SIMPLE)
     table.add_column(f"{kind.value.replace('_', ' ')} ({len(labels):,})")
     table.add_column("sessions", justify="right")
-    for label in labels[:most]:
+    for label in labels[:MOST_LABELS]:
         table.add_row(escape(label.label), f"{label.sessions:,}")
-    if len(labels) > most:
-        table.add_row(f"… {len(labels) - most:,} more", f"{sum(label.sessions for label in labels[most:]):,}")
+    rest = labels[MOST_LABELS:]
+    if rest:
+        table.add_row(f"… {len(rest):,} more", f"{sum(label.sessions for label in rest):,}")
     return table
 
 

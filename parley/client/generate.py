@@ -31,7 +31,7 @@ from parley.domain.generate.contract import (
 from parley.domain.generate.prompts import template
 from parley.domain.generate.replies import read_answer
 from parley.domain.json_check import check_schema, check_tools
-from parley.domain.requests import Asked, Message, Provider, Tool, ToolChoice
+from parley.domain.requests import ChatContent, Message, Provider, Tool, ToolChoice
 from parley.domain.streaming import StreamTarget
 from parley.settings import Settings
 from parley.storage import generations
@@ -113,7 +113,7 @@ def generate_input(
     if not chat:
         raise InvalidInput("must be a text, or at least one message with a role and a content", where="messages")
     given: dict[str, Any] = dict(options)
-    shape = {name: given.pop(name, None) for name in Asked.model_fields if name != "messages"}
+    shape = {name: given.pop(name, None) for name in ChatContent.model_fields if name != "messages"}
     try:
         prompt = Prompt.model_validate(
             {"messages": chat, **{name: value for name, value in shape.items() if value is not None}}

@@ -254,7 +254,7 @@ class NamedTool(Model):
 ToolChoice = Literal["auto", "none", "required"] | NamedTool
 
 
-class Asked(Sparse):
+class ChatContent(Sparse):
     """What is asked of any provider.
 
     response_schema: a JSON schema that the answer must follow. json_object: the answer must be any JSON object.
@@ -330,7 +330,7 @@ class Sampling(Sparse):
     seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1)
 
 
-class ChatRequest(Asked, Sampling):
+class ChatRequest(ChatContent, Sampling):
     """A vendor-independent request for one LLM completion.
 
     max_tokens: the longest reply.

@@ -28,6 +28,8 @@ MOST_TOKENS, MOST_CHARACTERS = 128, 2000
 # The model knows English, of which 98% of 2,120 questions have fewer pieces per word (BANKING77, CLINC150 and SGD). Of
 # 24 questions in nine other languages, two have.
 PIECES_PER_WORD = 1.3
+# How long a turn waits for the vector of its text. One takes about 10 ms; the first also loads the model.
+TURN_VECTOR_SECONDS = 0.15
 Compute = Callable[[str, int], Vector]
 
 log = logging.getLogger(__name__)

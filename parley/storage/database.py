@@ -25,6 +25,7 @@ from parley.storage.driver import Connection, autocommitted
 
 # The database's clock: leases and breakers use one clock, because the clocks of workers differ.
 NOW = func.clock_timestamp()
+LOCK_NAME = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
 # The SQLSTATEs of errors that no repetition cures, by class or in full; PostgreSQL's manual, appendix A. Every other
 # error is transient: a failover to a read-only server, a full disk, a deadlock, a cancelled statement, a restart.
 PERMANENT_SQLSTATES = (
@@ -202,6 +203,11 @@ def _problem(error: BaseException) -> str:
 async def database_time(tx: AsyncSession) -> datetime:
     """The time by the database's clock."""
     return (await tx.execute(select(NOW))).scalar_one()
+
+
+async def lock_name(tx: AsyncSession, name: str) -> None:
+    """Let no other transaction pass that locks the same name, until this one ends."""
+    await tx.execute(LOCK_NAME, {"name": name})
 
 
 async def changed(tx: AsyncSession, statement: Executable, values: Mapping[str, Any] | None = None) -> int:

@@ -16,14 +16,13 @@ from sqlmodel import col, delete
 from parley.domain.errors import NotFound
 from parley.domain.knowledge import Chunk, Document, KnowledgeDocument, KnowledgePassage
 from parley.domain.knowledge.ranking import ChunkKey, WordHit, asked_text, fused, searchable
-from parley.storage.database import NOW
+from parley.storage.database import NOW, lock_name
 from parley.storage.tables import VECTOR, KnowledgeChunk, StoredDocument
 
 NAMES = UUID("6f1d7a56-4a0f-5a52-9f0b-0d4f5a1c7d11")
 # How many passages each ranking gives to the fusion, and how many of those with a word are ranked by all of them.
 MOST_RANKED, MOST_WITH_WORDS = 30, 200
 MOST_LEXEMES = 64
-LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
 ADD_CHUNK = text("""
     INSERT INTO knowledge_chunks (workspace_id, document_id, number, heading, text, words, embedding, embedded_by)
     VALUES (:workspace_id, :document_id, :number, :heading, :text,
@@ -59,7 +58,7 @@ def document_id(workspace_id: str, name: str) -> UUID:
 
 async def lock(tx: AsyncSession, workspace_id: str, name: str) -> None:
     """Let no other transaction change the document with this name, until this one ends."""
-    await tx.execute(LOCK, {"key": f"knowledge/{workspace_id}/{name}"})
+    await lock_name(tx, f"knowledge/{workspace_id}/{name}")
 
 
 async def find(tx: AsyncSession, workspace_id: str, name: str) -> KnowledgeDocument | None:

@@ -15,14 +15,13 @@ from sqlmodel import col
 
 from parley.domain.conversation.memory import Changes, Found, Memory, checked_value
 from parley.domain.errors import NotFound
-from parley.storage.database import NOW, database_time
+from parley.storage.database import NOW, database_time, lock_name
 from parley.storage.driver import Query
 from parley.storage.tables import VECTOR, JournaledReply, StoredMemory
 
 # How many of a user's memories are compared with a text: the nearest, and the newest that have no vector yet.
 MOST_COMPARED = 50
 MOST_LISTED = 1000
-LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
 IS_VALID = and_(col(StoredMemory.valid_until).is_(None), col(StoredMemory.forgotten_at).is_(None))
 EXIST = text("""
     SELECT EXISTS (SELECT FROM memories WHERE workspace_id = :workspace AND user_id = :user
@@ -33,7 +32,7 @@ EMPTIED = text("payload || jsonb_build_object('text', '')")
 
 async def lock(tx: AsyncSession, workspace_id: str, user_id: str) -> None:
     """Let no other transaction change what is remembered of the user, until this one ends."""
-    await tx.execute(LOCK, {"key": f"memories/{workspace_id}/{user_id}"})
+    await lock_name(tx, f"memories/{workspace_id}/{user_id}")
 
 
 async def valid_about(

@@ -27,11 +27,10 @@ from parley.domain.phone.contract import (
 from parley.domain.phone.keys import OpenEntry
 from parley.domain.phone.limits import Use, Used
 from parley.storage.budgets import job_scope
-from parley.storage.database import NOW, changed, changed_one
+from parley.storage.database import NOW, changed, changed_one, lock_name
 from parley.storage.rows import add
 from parley.storage.tables import Budget, CallSession, ConversationTurn, StoredConversation, StoredPhoneNumber
 
-LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
 # What phone calls have used today, in UTC. An open one that is older than any can be has lost its callbacks.
 USED = text("""
     WITH today AS (
@@ -120,7 +119,7 @@ async def begin(tx: AsyncSession, call: NewCall) -> bool:
 
 async def lock_limits(tx: AsyncSession, workspace_id: str) -> None:
     """Let no other phone call of the workspace begin, until this transaction ends."""
-    await tx.execute(LOCK, {"key": f"phone calls/{workspace_id}"})
+    await lock_name(tx, f"phone calls/{workspace_id}")
 
 
 async def used(tx: AsyncSession, workspace_id: str, number: str, caller: str, *, call_sid: str = "") -> Use:

@@ -1,6 +1,6 @@
 """What the report of a labelling run draws: flows, new labels, costs by phase, and sessions with quotes."""
 
-from sqlalchemy import ColumnElement, case, cast, func, literal_column, select
+from sqlalchemy import ColumnElement, case, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -15,7 +15,6 @@ from parley.storage.auto_analyze import CHAT_OF_SESSION, RUN_OF_SESSION
 from parley.storage.tables import USD, AutoLabel, AutoRun, AutoSession, StoredChat, UsageLog
 from parley.storage.usage import CONFIRMED_USD, PROMPT_CACHE_SAVED, UNCERTAIN_USD, word_of_step
 
-TEXTS = literal_column("'$.messages[*].text'::jsonpath")
 PHASES = {word: phase.value for word, phase in PHASE_OF_STEP.items()}
 
 

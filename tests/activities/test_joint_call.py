@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.paid_call import Asked, Joint, PaidCalls
+from activities.paid_call import Joint, MemberRequest, PaidCalls
 from parley.domain.errors import InsufficientEnergy, ParleyError, ProviderUnavailable
 from parley.domain.requests import ChatReply, ChatRequest, Message, Provider
 from parley.storage import configuration
@@ -23,9 +23,9 @@ def request(number: int) -> ChatRequest:
     return ChatRequest(messages=(Message(role="user", content=f"Question {number}: how do I sound?"),), max_tokens=100)
 
 
-def asked(*users: str) -> list[Asked]:
+def asked(*users: str) -> list[MemberRequest]:
     return [
-        Asked(
+        MemberRequest(
             Charge(
                 workspace_id=WORKSPACE,
                 user_id=user,

@@ -25,7 +25,7 @@ from parley.domain.generate.contract import (
 from parley.domain.generate.contract import job_key as key_of
 from parley.domain.knowledge import KnowledgeUsed
 from parley.domain.model import Model, Name, NameInId
-from parley.domain.requests import Asked, Finish, request_id
+from parley.domain.requests import ChatContent, Finish, request_id
 from parley.domain.routing import Candidate
 from parley.domain.streaming import StreamTarget
 
@@ -233,11 +233,7 @@ class NewTurn(Model):
 
 
 class ComposeStep(Model):
-    """Compose the prompt of a turn. `at`: when the turn's work began.
-
-    knowledge: whether the knowledge base is searched for the turn, where the turn does not say so itself; None: as the
-        policy of its action says.
-    """
+    """Compose the prompt of a turn. `at`: when the turn's work began."""
 
     workspace_id: str
     conversation_id: str
@@ -245,7 +241,6 @@ class ComposeStep(Model):
     turn_id: str
     stream: StreamTarget | None = None
     at: AwareDatetime
-    knowledge: bool | None = None
 
 
 class ComposeOutcome(Model):
@@ -369,7 +364,7 @@ def terms_of(generate_input: GenerateInput) -> dict[str, Any]:
 
 def turn_prompt(terms: Mapping[str, Any], messages: tuple[Any, ...]) -> Prompt:
     """A prompt on the terms of a turn."""
-    asked = {name: value for name, value in terms.get("prompt", {}).items() if name in Asked.model_fields}
+    asked = {name: value for name, value in terms.get("prompt", {}).items() if name in ChatContent.model_fields}
     return Prompt(messages=messages, **asked)
 
 

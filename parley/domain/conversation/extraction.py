@@ -16,6 +16,7 @@ from rapidfuzz import fuzz
 
 from parley.domain.conversation.memory import (
     PREDICATE_CHARACTERS,
+    SAME_WORD_PERCENT,
     SUBJECT_CHARACTERS,
     USER,
     VALUE_CHARACTERS,
@@ -37,7 +38,6 @@ TEMPERATURE = 0.0
 TURN_CHARACTERS = 4000
 MOST_FACTS = 20
 LEAST_CONFIDENCE = 0.5
-SAME_WORD_PERCENT = 80
 
 SYSTEM = """You note down what a user says that is worth remembering in later conversations. You are given JSON: turns \
 of the user, each with a number.

@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, Field, model_validator
 from parley.domain.model import STORABLE, Model, Name, Text, WorkspaceId
 from parley.domain.requests import (
     MAX_WAIT_LIMIT_SECONDS,
-    Asked,
+    ChatContent,
     ChatProvider,
     ChatRequest,
     Finish,
@@ -82,7 +82,7 @@ class Refused(StrEnum):
     CONTENT_FILTERED = "content_filtered"
 
 
-class Prompt(Asked):
+class Prompt(ChatContent):
     """What to answer: messages, tools, and the form of the answer. `sha256` refers to a long prompt that is stored."""
 
     messages: tuple[Message, ...] = ()
@@ -409,7 +409,7 @@ def chat_request(generate_input: GenerateInput, prompt: Prompt, empty: int = 0) 
 
     empty: how many replies had no text, for example because reasoning took all their tokens.
     """
-    asked = {name: getattr(prompt, name) for name in Asked.model_fields}
+    asked = {name: getattr(prompt, name) for name in ChatContent.model_fields}
     sampling = {name: getattr(generate_input, name) for name in Sampling.model_fields}
     most = min(generate_input.max_tokens * MORE_ROOM**empty, MOST_ANSWER_TOKENS)
     return ChatRequest(**asked, **sampling, max_tokens=most)

@@ -171,17 +171,8 @@ class Counts(Model):
     keys: int = 0
 
 
-class PhoneTurn(TurnReport):
-    """A turn of a phone call. See `TurnMeasures`."""
-
-    heard: str | None = None
-    interrupted: bool = False
-    filler_ms: int | None = None
-    template_ms: int | None = None
-    first_token_ms: int | None = None
-    response_ms: int | None = None
-    audio_ms: int | None = None
-    error: str = ""
+class PhoneTurn(TurnMeasures, TurnReport):
+    """A turn of a phone call, with what was measured of it."""
 
 
 class PhoneCallReport(Model):

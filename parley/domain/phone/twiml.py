@@ -88,9 +88,9 @@ def redirect(url: str) -> Element:
     return made
 
 
-def dial(number: str, *, caller_id: str | None, action: str | None = None) -> Element:
+def dial(number: str, *, caller_id: str | None) -> Element:
     """Connect the caller with another number."""
-    made = element("Dial", callerId=caller_id, action=action, method="POST" if action else None)
+    made = element("Dial", callerId=caller_id)
     SubElement(made, "Number").text = number
     return made
 

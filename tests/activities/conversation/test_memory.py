@@ -93,7 +93,7 @@ class Remembering:
 @pytest.fixture(autouse=True)
 def enough_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model may have to be loaded first, on a busy machine."""
-    monkeypatch.setattr("activities.conversation.memory.VECTOR_SECONDS", 60)
+    monkeypatch.setattr("activities.conversation.memory.TURN_VECTOR_SECONDS", 60)
 
 
 @pytest.fixture
@@ -310,7 +310,7 @@ class Loading(Embedder):
 async def test_a_turn_does_not_wait_for_a_model_that_is_loading(
     remembering: Remembering, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("activities.conversation.memory.VECTOR_SECONDS", 0.01)
+    monkeypatch.setattr("activities.conversation.memory.TURN_VECTOR_SECONDS", 0.01)
     await remembering.say("I live in Bergen.")
     remembering.memory = ConversationMemory(
         remembering.database, remembering.calls, Loading(), read_turns=remembering.said.read
