@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,8 @@ WORKFLOW_CLASSES = (
     *HOUSEKEEPING,
 )
 
+Activity = Callable[..., Any]
+
 log = logging.getLogger("parley.worker")
 
 
@@ -103,95 +105,141 @@ def build_id() -> str:
     return digest.hexdigest()[:32]
 
 
+class RoleActivities:
+    """The activities of one worker process, by the roles that run them."""
+
+    def __init__(self, client: Client, parts: Parts) -> None:
+        database, settings, paid_calls = parts.database, parts.settings, parts.paid_calls
+        limits, meaning = settings.requests_per_second, Meaning(parts.embedder())
+        self._housekeeping = housekeeping(client, database, settings, parts.policy)
+        self._health = HealthActivities(paid_calls, parts.candidates)
+        self._analysis = SessionAnalysisActivities(database, paid_calls, parts.candidates, settings, parts.embedder())
+        self._collecting = CollectingActivities(database, paid_calls, client)
+        self._acoustics = AcousticsActivities(database)
+        self._runs = RunActivities(database, parts.candidates, limits)
+        self._labelling = LabellingActivities(database, paid_calls, limits, meaning)
+        self._submitting = SubmittingActivities(database, parts.paid_submissions, paid_calls, limits, meaning)
+        self._label_maps = LabelMapActivities(database)
+        self._decisions, self._generate = parts.generate_decisions(), parts.generate_paid_steps()
+        self._quality = QualityPaidSteps(database, paid_calls, parts.policy)
+        self._turns, self._memory = parts.conversation_steps(), parts.conversation_memory()
+        self._condensing = CondensingStep(database, paid_calls, parts.policy)
+        self._changes = ConversationChanges(database)
+        self._phone_calls = PhoneCallSteps(database)
+
+    def of_workflows(self) -> list[Activity]:
+        """Local activities, which run in the worker of their workflow."""
+        return [
+            self._health.survey,
+            self._decisions.prepare,
+            self._decisions.end,
+            self._turns.compose,
+            self._turns.end_turn,
+            self._turns.close,
+            self._changes.change,
+            self._phone_calls.finish,
+            self._analysis.prepare,
+            self._analysis.prepare_hearing,
+            self._analysis.publish,
+            self._analysis.finish,
+            self._runs.take_batches,
+            self._runs.read_progress,
+            self._runs.read_looks,
+            self._runs.measure_saturation,
+            self._runs.set_budget,
+            self._label_maps.approve,
+        ]
+
+    def of_storage(self) -> list[Activity]:
+        """What reads and writes much of the database, and what runs on a schedule."""
+        return [
+            self._analysis.close,
+            self._collecting.collect,
+            self._runs.prepare,
+            self._runs.plan_batches,
+            self._runs.copy_labels,
+            self._runs.plan_probes,
+            self._runs.apply_fallback,
+            self._runs.plan_conflicts,
+            self._label_maps.propose,
+            self._label_maps.apply_conflicts,
+            self._runs.plan_reassignment,
+            self._runs.apply_reassignment,
+            self._runs.finish,
+            self._runs.close,
+            *self._housekeeping,
+        ]
+
+    def of_acoustics(self) -> list[Activity]:
+        """What measures sound."""
+        return [self._acoustics.measure_acoustics]
+
+    def of_provider(self, provider: Provider) -> list[Activity]:
+        """The paid steps that the provider can answer."""
+        if provider in HEARING_PROVIDERS:
+            return [self._health.ping, self._analysis.hear, self._analysis.measure_voice]
+        return [
+            self._health.ping,
+            self._analysis.coach,
+            self._collecting.coach_jointly,
+            self._labelling.classify,
+            self._labelling.condense,
+            self._labelling.resolve,
+            self._labelling.reassign,
+            self._submitting.submit,
+            self._submitting.poll_submission,
+            self._submitting.settle_submission,
+            self._generate.ask,
+            self._generate.condense,
+            self._quality.score,
+            self._condensing.condense,
+            self._memory.remember,
+        ]
+
+
 def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) -> list[Worker]:
     """One Temporal worker per role, each on its own task queue."""
-    database, settings, policy = parts.database, parts.settings, parts.policy
-    paid_calls, candidates = parts.paid_calls, parts.candidates
-    analysis = SessionAnalysisActivities(database, paid_calls, candidates, settings, parts.embedder())
-    collecting = CollectingActivities(database, paid_calls, client)
-    limits = partial(requests_per_second, settings=settings)
-    auto_runs = RunActivities(database, candidates, limits)
-    meaning = Meaning(parts.embedder())
-    auto_labels, label_maps = LabellingActivities(database, paid_calls, limits, meaning), LabelMapActivities(database)
-    auto_batches = SubmittingActivities(database, parts.paid_submissions, paid_calls, limits, meaning)
-    decisions, generate = parts.generate_decisions(), parts.generate_paid_steps()
-    health = HealthActivities(paid_calls, candidates)
-    quality = QualityPaidSteps(database, paid_calls, policy)
-    memory = parts.conversation_memory()
-    turns = parts.conversation_steps()
-    condensing, phone_calls = CondensingStep(database, paid_calls, policy), PhoneCallSteps(database)
-    common: dict[str, Any] = {
-        "build_id": build_id(),
-        "interceptors": INTERCEPTORS,
-        "graceful_shutdown_timeout": timedelta(seconds=settings.drain_seconds),
-        # The default, 80% of the timeout, would make a busy worker look dead.
-        "max_heartbeat_throttle_interval": HEARTBEAT_INTERVAL,
-    }
+    settings, activities = parts.settings, RoleActivities(client, parts)
 
-    def build(role: str) -> Worker:
-        if role == "workflows":
-            return Worker(
-                client,
-                task_queue=WORKFLOWS,
-                workflows=list(WORKFLOW_CLASSES),
-                # Local activities run in the worker of the workflow.
-                activities=[
-                    decisions.prepare,
-                    decisions.end,
-                    health.survey,
-                    turns.compose,
-                    turns.end_turn,
-                    turns.close,
-                    phone_calls.finish,
-                    analysis.prepare,
-                    analysis.prepare_hearing,
-                    analysis.publish,
-                    analysis.finish,
-                    auto_runs.take_batches,
-                    auto_runs.read_progress,
-                    auto_runs.read_looks,
-                    auto_runs.measure_saturation,
-                    auto_runs.set_budget,
-                    label_maps.approve,
-                    ConversationChanges(database).change,
-                ],
-                workflow_runner=RUNNER,
-                sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
-                **common,
-            )
-        if role == "storage":
-            steps = [collecting.collect, analysis.close]
-            bulk = [auto_runs.prepare, auto_runs.plan_batches, auto_runs.copy_labels, auto_runs.finish, auto_runs.close]
-            merging = [auto_runs.apply_fallback, auto_runs.plan_conflicts]
-            merging += [label_maps.propose, label_maps.apply_conflicts]
-            merging += [auto_runs.plan_reassignment, auto_runs.apply_reassignment, auto_runs.plan_probes]
-            daily = housekeeping(client, database, settings, policy)
-            return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, *merging, *daily], **common)
-        if role == "acoustics":
-            steps = [AcousticsActivities(database).measure_acoustics]
-            bound = MEASUREMENTS_AT_ONCE
-            return Worker(client, task_queue=ACOUSTICS, activities=steps, max_concurrent_activities=bound, **common)
-        provider = Provider(role)
-        labelling = [auto_labels.classify, auto_labels.condense, auto_labels.resolve, auto_labels.reassign]
-        between_turns = [condensing.condense, memory.remember]
-        hearing = [analysis.hear, analysis.measure_voice]
-        coaching = [analysis.coach, collecting.coach_jointly]
-        labelling += [auto_batches.submit, auto_batches.poll_submission, auto_batches.settle_submission]
-        chat = [*coaching, *labelling, generate.ask, generate.condense, quality.score, *between_turns]
+    def build(task_queue: str, steps: Sequence[Activity], **options: Any) -> Worker:
         return Worker(
             client,
-            task_queue=provider_queue(provider),
-            activities=[health.ping, *(hearing if provider in HEARING_PROVIDERS else chat)],
-            # Speech-to-text on this machine uses its processors: one recording at a time, the others wait in the queue.
-            max_concurrent_activities=1 if provider is Provider.WHISPER else settings.paid_calls_in_flight,
-            max_task_queue_activities_per_second=requests_per_second(provider, settings),
-            **common,
+            task_queue=task_queue,
+            activities=steps,
+            build_id=build_id(),
+            interceptors=INTERCEPTORS,
+            graceful_shutdown_timeout=timedelta(seconds=settings.drain_seconds),
+            # The default, 80% of the timeout, would make a busy worker look dead.
+            max_heartbeat_throttle_interval=HEARTBEAT_INTERVAL,
+            **options,
         )
 
-    return [build(role) for role in roles]
+    def build_role(role: str) -> Worker:
+        if role == "workflows":
+            return build(
+                WORKFLOWS,
+                activities.of_workflows(),
+                workflows=WORKFLOW_CLASSES,
+                workflow_runner=RUNNER,
+                sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
+            )
+        if role == "storage":
+            return build(STORAGE, activities.of_storage())
+        if role == "acoustics":
+            return build(ACOUSTICS, activities.of_acoustics(), max_concurrent_activities=MEASUREMENTS_AT_ONCE)
+        provider = Provider(role)
+        return build(
+            provider_queue(provider),
+            activities.of_provider(provider),
+            # Speech-to-text on this machine uses its processors: one recording at a time, the others wait in the queue.
+            max_concurrent_activities=1 if provider is Provider.WHISPER else settings.paid_calls_in_flight,
+            max_task_queue_activities_per_second=settings.requests_per_second(provider),
+        )
+
+    return [build_role(role) for role in roles]
 
 
-def housekeeping(client: Client, database: Database, settings: Settings, policy: Policy) -> list[Callable[..., Any]]:
+def housekeeping(client: Client, database: Database, settings: Settings, policy: Policy) -> list[Activity]:
     return [
         SweepActivities(database, client).sweep,
         EventActivities(database, settings).deliver,
@@ -199,10 +247,6 @@ def housekeeping(client: Client, database: Database, settings: Settings, policy:
         AlertActivities(database, policy).alert,
         PurgeActivities(database, client, settings).purge,
     ]
-
-
-def requests_per_second(provider: Provider, settings: Settings) -> float:
-    return getattr(settings, f"{provider.value}_requests_per_second")
 
 
 async def run(settings: Settings, roles: Sequence[str]) -> None:

@@ -34,7 +34,7 @@ class Candidates:
         self._database, self._workspaces, self._find_access = database, workspaces, find_access
         self.rates = ConfiguredRates.of(settings)
         self._hearing = HEARING_PROVIDERS if settings.hearing == "auto" else (Provider(settings.hearing),)
-        self.models: dict[Provider, str] = {one: getattr(settings, f"{one.value}_model") for one in Provider}
+        self.models = {provider: settings.model_of(provider) for provider in Provider}
 
     async def options(
         self, workspace_id: str, providers: Sequence[Provider], models: Mapping[Provider, str] | None = None

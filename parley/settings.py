@@ -23,6 +23,7 @@ from parley.domain.auto_analyze.contract import DEFAULT_MAX_STALENESS
 from parley.domain.errors import InvalidInput
 from parley.domain.events import signing_key
 from parley.domain.generate.policy import Policy, parse_policy
+from parley.domain.requests import Provider
 
 DEFAULT_POLICY = Path(__file__).parent / "domain" / "generate" / "default_policy.toml"
 
@@ -406,6 +407,14 @@ class Settings(BaseSettings):
             return parse_policy(path.read_text(encoding="utf-8"), where=str(path))
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInput(f"cannot be read: {error}", where=f"PARLEY_POLICY_FILE {path}") from None
+
+    def model_of(self, provider: Provider) -> str:
+        """The model of a request to the provider that names none: `PARLEY_OPENAI_MODEL` and the like."""
+        return getattr(self, f"{provider.value}_model")
+
+    def requests_per_second(self, provider: Provider) -> float:
+        """The limit of the whole fleet for the provider: `PARLEY_OPENAI_REQUESTS_PER_SECOND` and the like."""
+        return getattr(self, f"{provider.value}_requests_per_second")
 
     @property
     def spool(self) -> Path | None:

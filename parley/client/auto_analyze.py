@@ -55,7 +55,7 @@ from parley.domain.costs import Costs
 from parley.domain.errors import InvalidInput, LabelsChanged, NotFound, UnpricedModel
 from parley.domain.model import Model
 from parley.domain.pricing import BATCH, ConfiguredRates, rates_for
-from parley.domain.requests import Provider
+from parley.domain.requests import CHAT_PROVIDERS, Provider
 from parley.failures import job_failure
 from parley.settings import Settings
 from parley.storage import auto_analyze as runs
@@ -461,12 +461,9 @@ async def continued(backend: Backend, job: AutoAnalyzeInput, job_id: str | None)
 async def estimate_run(backend: Backend, job: AutoAnalyzeInput, work: Workload) -> RunEstimate | None:
     """What a run will probably take with its own model, or else with the cheapest that the settings name."""
     settings = backend.settings
-    models = {
-        Provider.ANTHROPIC: settings.anthropic_model,
-        Provider.OPENAI: settings.openai_model,
-        Provider.LOCAL: settings.local_model,
-    }
-    named = {job.provider: job.model or models[job.provider]} if job.provider else models
+    named = {provider: settings.model_of(provider) for provider in CHAT_PROVIDERS}
+    if job.provider is not None:
+        named = {job.provider: job.model or settings.model_of(job.provider)}
     if job.processing == "batch":
         named = {provider: model for provider, model in named.items() if provider in BATCH_PROVIDERS}
     estimates: list[RunEstimate] = []
@@ -476,7 +473,7 @@ async def estimate_run(backend: Backend, job: AutoAnalyzeInput, work: Workload) 
             rates, in_batches = rates_for(provider, model, configured), rates_for(provider, model, configured, 0, BATCH)
             async with backend.database.reads() as tx:
                 seconds = await usage.seconds_per_token(tx, job.workspace_id, provider, model)
-            speed = Speed(getattr(settings, f"{provider.value}_requests_per_second"), seconds)
+            speed = Speed(settings.requests_per_second(provider), seconds)
             # A million sessions take seconds.
             estimates.append(await asyncio.to_thread(estimate, work, job, provider, model, rates, speed, in_batches))
     return min(estimates, key=lambda one: one.estimated_usd, default=None)
