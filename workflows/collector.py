@@ -23,6 +23,7 @@ with workflow.unsafe.imports_passed_through():
     from parley.domain.errors import InvalidInput, ParleyError
     from parley.domain.joint import MOST_MEMBERS
     from parley.domain.queues import provider_queue
+    from workflows.operating import history_is_long
     from workflows.policies import PAID_STEP
 
 # Requests under way at once. Further sessions wait longer.
@@ -73,7 +74,7 @@ class CoachingCollector:
 
     async def _fill(self) -> None:
         """Wait until enough jobs wait, or the first one has waited long enough. A long history is ended meanwhile."""
-        if self._requests >= REQUESTS_PER_RUN or workflow.info().is_continue_as_new_suggested():
+        if self._requests >= REQUESTS_PER_RUN or history_is_long():
             await self._continue_as_new()
             return
         _, since = self._waiting[0]

@@ -53,9 +53,9 @@ with workflow.unsafe.imports_passed_through():
     from parley.domain.generate.contract import Meta
     from parley.domain.streaming import StreamBroken
     from workflows.fallback import DurableEngine
-    from workflows.generate import show_waiting
+    from workflows.operating import history_is_long, refused, show_waiting
     from workflows.policies import ANSWER_STEP
-    from workflows.turns import DurableTurn, TurnQueue, refused
+    from workflows.turns import DurableTurn, TurnQueue
     from workflows.upkeep import Upkeep
 
 
@@ -304,7 +304,7 @@ class Conversation:
 
     @property
     def _is_run_long(self) -> bool:
-        return self._turns_of_run >= TURNS_PER_RUN or workflow.info().is_continue_as_new_suggested()
+        return self._turns_of_run >= TURNS_PER_RUN or history_is_long()
 
     def _carried(self) -> Carried:
         return Carried(

@@ -1,11 +1,9 @@
 """`Generate`: one LLM answer, within budget, from the first provider that can give it."""
 
 import asyncio
-from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import WorkflowIDReusePolicy
-from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError, is_cancelled_exception
+from temporalio.exceptions import FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -13,13 +11,12 @@ with workflow.unsafe.imports_passed_through():
     from parley import visibility
     from parley.domain.errors import InvalidInput, ParleyError
     from parley.domain.generate.contract import WORKFLOW, GenerateInput, GenerateResult, Job
-    from parley.domain.generate.quality import WORKFLOW as SCORE_QUALITY
-    from parley.domain.generate.quality import ScoreInput
-    from parley.domain.generate.quality import workflow_id as scoring_id
     from parley.domain.streaming import StreamBroken
     from workflows.answering import GenerateRun
     from workflows.fallback import DurableEngine
+    from workflows.operating import show_waiting
     from workflows.policies import ANSWER_STEP
+    from workflows.quality import start_scoring
 
 
 @workflow.defn(name=WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
@@ -57,24 +54,3 @@ class Generate:
             await start_scoring(run.scoring, generate_input)
         visibility.record_end("completed" if result.success else "refused", cost_usd=result.meta.cost_usd)
         return result
-
-
-async def start_scoring(scoring: ScoreInput, generate_input: GenerateInput) -> None:
-    """Start `ScoreQuality`, without waiting for it. The answer is returned even if it cannot be started."""
-    try:
-        await workflow.start_child_workflow(
-            SCORE_QUALITY,
-            scoring,
-            id=scoring_id(scoring.workspace_id, scoring.request_id),
-            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
-            cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
-            static_summary=visibility.plain(f"{generate_input.action} for {generate_input.user_id}"[:200]),
-        )
-    except (WorkflowAlreadyStartedError, FailureError, asyncio.CancelledError) as problem:
-        workflow.logger.info("quality is not scored: %s", problem)
-
-
-def show_waiting(reason: str, pause: timedelta) -> None:
-    """Show an operator that the workflow waits, and why."""
-    workflow.set_current_details(f"waiting {pause.total_seconds():.0f} s: {visibility.plain(reason)}")

@@ -45,9 +45,9 @@ with workflow.unsafe.imports_passed_through():
     from parley.domain.session_analysis import workflow_id as analysis_id
     from parley.domain.streaming import StreamBroken
     from workflows.fallback import DurableEngine
-    from workflows.generate import show_waiting
+    from workflows.operating import refused, show_waiting
     from workflows.policies import ANSWER_STEP
-    from workflows.turns import DurableTurn, TurnQueue, refused
+    from workflows.turns import DurableTurn, TurnQueue
     from workflows.upkeep import Upkeep
 
 LOST = CallEnd(reason="lost")

@@ -42,6 +42,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from parley.failures import reason_of
     from workflows.fallback import DurableEngine, NoProviderServed, first_success
+    from workflows.operating import waiting_note
     from workflows.policies import (
         ACOUSTICS_STEP,
         FIRST_PARK,
@@ -455,7 +456,7 @@ class SessionAnalysis:
         self._update(done=(*self._progress.done, phase))
 
     def _on_wait(self, problems: str, pause: timedelta) -> None:
-        self._update(note=f"waiting {pause.total_seconds():.0f} s for a provider to become available: {problems}")
+        self._update(note=waiting_note(problems, pause))
 
     def _update(self, **changes: object) -> None:
         self._progress = self._progress.model_copy(update=changes)

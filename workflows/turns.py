@@ -29,8 +29,9 @@ from parley.domain.routing import Candidate
 from parley.domain.streaming import StreamBroken
 from workflows.answering import GenerateRun, cheapest_first, is_superseded
 from workflows.fallback import DurableEngine, Engine
-from workflows.generate import show_waiting, start_scoring
+from workflows.operating import refused, show_waiting
 from workflows.policies import ANSWER_STEP
+from workflows.quality import start_scoring
 
 
 class TurnRun:
@@ -171,8 +172,3 @@ class TurnQueue:
         """The worker of an attempt of a turn's stream died: the answer goes on at once, by a further attempt."""
         if self._answering is not None:
             self._answering.stream_broke(broken)
-
-
-def refused(error: ParleyError) -> ApplicationError:
-    """Why an update is not accepted. It leaves nothing in the history."""
-    return ApplicationError(str(error), type=error.code, non_retryable=True)

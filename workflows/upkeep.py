@@ -14,7 +14,7 @@ from parley.domain.conversation.extraction import ACTION as EXTRACTION
 from parley.domain.conversation.memory import RememberOutcome, RememberStep
 from parley.domain.routing import Candidate
 from workflows.fallback import DurableEngine, first_success
-from workflows.generate import show_waiting
+from workflows.operating import show_waiting
 from workflows.policies import ANSWER_STEP
 
 S = TypeVar("S")

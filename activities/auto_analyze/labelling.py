@@ -51,7 +51,7 @@ from parley.domain.auto_analyze.taxonomy import Allowed, within
 from parley.domain.auto_analyze.validation import SessionLabels, Verdict, judge, no_text_labels
 from parley.domain.capabilities import UNKNOWN_MODEL, narrower
 from parley.domain.chat import ChatSession
-from parley.domain.errors import ContextTooLong, EmptyReply
+from parley.domain.errors import ContextTooLong, EmptyReply, IdempotencyConflict
 from parley.domain.reply_json import read_reply_json
 from parley.domain.requests import (
     ChatReply,
@@ -256,6 +256,8 @@ class LabellingActivities:
         for look in await self._looks_left(step):
             try:
                 total = total.plus(await self.look(step, look))
+            except IdempotencyConflict as error:  # a version before has asked, with another fingerprint
+                total = total.plus(ReassignOutcome(problem=str(error)))
             except ContextTooLong:
                 if step.sized_for == UNKNOWN_MODEL:
                     raise

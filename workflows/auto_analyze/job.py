@@ -53,11 +53,11 @@ with workflow.unsafe.imports_passed_through():
     from workflows.auto_analyze.probing import Prober
     from workflows.auto_analyze.reassignment import Reassigner
     from workflows.auto_analyze.review import Review
-    from workflows.auto_analyze.run_state import RunState, history_is_long
+    from workflows.auto_analyze.run_state import RunState
     from workflows.auto_analyze.submissions import BatchProcessing
     from workflows.fallback import is_over_budget, raise_if_cancelled
+    from workflows.operating import history_is_long, refused
     from workflows.policies import BULK_STEP, LOCAL_STEP
-    from workflows.turns import refused
 
 
 # A run whose budget or cap is used up looks so often whether there is room again.

@@ -25,9 +25,10 @@ with workflow.unsafe.imports_passed_through():
     )
     from parley.domain.errors import BadRequest, BudgetExhausted, NotFound, ProviderUnavailable
     from workflows.auto_analyze.batches import BatchLabeller
-    from workflows.auto_analyze.run_state import RunState, history_is_long, refused_in_a_row
+    from workflows.auto_analyze.run_state import RunState, refused_in_a_row
     from workflows.auto_analyze.stream import AutoAnalyzeStream
     from workflows.fallback import raise_if_cancelled
+    from workflows.operating import history_is_long
     from workflows.policies import BULK_STEP, LOCAL_STEP
 
 # After so many failed streams the rest is labelled sequentially, one batch after the other.

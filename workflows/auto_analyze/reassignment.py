@@ -27,9 +27,10 @@ with workflow.unsafe.imports_passed_through():
     )
     from parley.domain.routing import Candidate
     from workflows.auto_analyze.batches import on_a_provider, refusal_of
-    from workflows.auto_analyze.run_state import RunState, history_is_long
+    from workflows.auto_analyze.run_state import RunState
     from workflows.auto_analyze.submissions import BatchProcessing
     from workflows.fallback import NoProviderServed, is_over_budget, raise_if_cancelled
+    from workflows.operating import history_is_long
     from workflows.policies import BULK_STEP, LOCAL_STEP
 
 # So many numbers of batches are in a payload of less than 2 KB.

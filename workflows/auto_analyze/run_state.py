@@ -36,6 +36,7 @@ with workflow.unsafe.imports_passed_through():
     from parley.domain.auto_analyze.processing import OpenSubmission, Purpose, Submissions
     from parley.domain.auto_analyze.submissions import SettledSubmission, Submitted
     from parley.domain.errors import BadRequest
+    from workflows.operating import waiting_note
 
 # A content filter refuses some sessions. So many refusals in a row mean that the request itself is wrong.
 MAX_REFUSED_IN_A_ROW = 20
@@ -459,7 +460,7 @@ class RunState:
 
     def wait_for_provider(self, problems: str, pause: timedelta) -> None:
         """The run itself waits for a provider."""
-        self.note = f"waiting {pause.total_seconds():.0f} s for a provider to become available: {problems}"
+        self.note = waiting_note(problems, pause)
         self._update()
 
     # What is reported and shown.
@@ -633,8 +634,3 @@ def _streams(progress: AutoAnalyzeProgress) -> str:
     done = sum(stream.done >= stream.sessions > 0 for stream in progress.streams)
     waiting = sum(bool(stream.waiting) for stream in progress.streams)
     return f"{len(progress.streams)}, of which {done} are done and {waiting} wait" if progress.streams else ""
-
-
-def history_is_long() -> bool:
-    """Whether it is time for the next segment."""
-    return workflow.info().is_continue_as_new_suggested()

@@ -25,8 +25,9 @@ with workflow.unsafe.imports_passed_through():
     )
     from parley.domain.errors import InvalidInput, ParleyError
     from workflows.auto_analyze.batches import BatchLabeller
-    from workflows.auto_analyze.run_state import history_is_long, refused_in_a_row
+    from workflows.auto_analyze.run_state import refused_in_a_row
     from workflows.fallback import is_over_budget, raise_if_cancelled
+    from workflows.operating import history_is_long
     from workflows.policies import LOCAL_STEP
 
 WAITING_CHARACTERS = 200

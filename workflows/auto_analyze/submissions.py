@@ -25,8 +25,9 @@ with workflow.unsafe.imports_passed_through():
     )
     from parley.domain.queues import provider_queue
     from workflows.auto_analyze.parallel import show_progress
-    from workflows.auto_analyze.run_state import RunState, history_is_long
+    from workflows.auto_analyze.run_state import RunState
     from workflows.fallback import DurableEngine, NoProviderServed, first_success, is_over_budget, raise_if_cancelled
+    from workflows.operating import history_is_long
     from workflows.policies import SUBMISSION_POLL, SUBMISSION_STEP
 
 # A provider works on so many at once. More would only reserve more of the budget.
