@@ -282,6 +282,9 @@ class Settings(BaseSettings):
         gt=0,
         description="the longest pause within a request, and before the first one of a connection",
     )
+    gateway_temporal_ui_url: str | None = Field(
+        default=None, pattern=r"^https?://", description="address of the Temporal UI, which the console links to"
+    )
 
     # Phone calls
     twilio_account_sid: str | None = Field(default=None, description="the account that dials: AC…")
@@ -310,10 +313,6 @@ class Settings(BaseSettings):
         pattern=r"^wss?://\S+$",
         description="what workers connect to, for example ws://gateway-1:9000; default: the host and the port, for "
         "a wildcard with this machine's own address",
-    )
-
-    gateway_temporal_ui_url: str | None = Field(
-        default=None, pattern=r"^https?://", description="address of the Temporal UI, which the console links to"
     )
 
     failpoints: str = Field(

@@ -441,6 +441,7 @@ class Client:
 
         Raises:
             InvalidInput: a line is not valid; the error names file, line and field, and nothing is stored.
+            Unreachable: PostgreSQL does not answer.
         """
         return await import_chats(
             self.database,
@@ -656,6 +657,9 @@ class Client:
 
         Returns:
             The attempts, the oldest first; none for an unknown job.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
         """
         return await list_attempts(self._backend, self.workspace_id, job_key, limit)
 
@@ -724,6 +728,9 @@ class Client:
 
         Returns:
             How many rows were deleted or emptied, by table.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
         """
         async with self.database.transaction() as tx:
             return await forgetting.forget_user(tx, self.workspace_id, user_id)
@@ -765,6 +772,9 @@ class Client:
         Args:
             user_id: only this user's; default: all users.
             since: an aware time; default: from the beginning.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
         """
         async with self.database.transaction() as tx:
             return await usage.costs(tx, self.workspace_id, user_id=user_id, since=since)
@@ -777,6 +787,9 @@ class Client:
 
         Returns:
             Where the ledger contradicts itself or the list; empty when it does not.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
         """
         async with self.database.transaction(bulk=True) as tx:
             found = await audit(tx, self.workspace_id)
@@ -795,6 +808,9 @@ class Client:
 
         Returns:
             The corrections, in the order in which the attempts were made.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
         """
         async with self.database.transaction(bulk=True) as tx:
             found = await corrections.find(tx, self.workspace_id, billed, complete_until)
@@ -815,6 +831,7 @@ class Client:
         Raises:
             InvalidInput: `feedback` is neither.
             NotFound: this workspace has no such request.
+            Unreachable: PostgreSQL does not answer.
         """
         if feedback not in list(Feedback):
             raise InvalidInput(f"must be good or bad; got {feedback!r}", where="feedback")
@@ -822,7 +839,11 @@ class Client:
             await generations.rate(tx, self.workspace_id, request_id, Feedback(feedback))
 
     async def caps(self) -> list[CapView]:
-        """The spending caps of this workspace per day, ISO week and month (UTC), and what counts against them now."""
+        """The spending caps of this workspace per day, ISO week and month (UTC), and what counts against them now.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
+        """
         async with self.database.transaction() as tx:
             return await fetch(tx, budgets.caps(self.workspace_id))
 
@@ -835,6 +856,7 @@ class Client:
 
         Raises:
             InvalidInput: the cap is negative, not a number, or larger than the ledger can store.
+            Unreachable: PostgreSQL does not answer.
         """
         if cap_usd is not None and not (cap_usd.is_finite() and 0 <= cap_usd < MAX_USD):
             raise InvalidInput(f"must be an amount in USD from 0 to below {MAX_USD:,}; got {cap_usd}", where="cap")
@@ -846,6 +868,7 @@ class Client:
 
         Raises:
             NotFound: this workspace has no such user.
+            Unreachable: PostgreSQL does not answer.
         """
         async with self.database.transaction() as tx:
             account = await energy.account(tx, self.workspace_id, user_id)
@@ -869,6 +892,7 @@ class Client:
 
         Raises:
             InvalidInput: `amount` is not positive, or the user would have more energy than an account can hold.
+            Unreachable: PostgreSQL does not answer.
         """
         if amount <= 0:
             raise InvalidInput(f"must be positive, for example 50; got {amount}", where="amount")
@@ -887,6 +911,9 @@ class Client:
         Args:
             user_id: created when unknown.
             tier: a tier of the policy.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
         """
         async with self.database.transaction() as tx:
             await energy.open_account(tx, self.workspace_id, user_id, starting_energy=self.settings.starting_energy)
