@@ -31,7 +31,8 @@ with workflow.unsafe.imports_passed_through():
     from workflows.operating import history_is_long
     from workflows.policies import BULK_STEP, LOCAL_STEP
 
-# After so many failed streams the rest is labelled sequentially, one batch after the other.
+# After so many failures of streams that labelled nothing between them, the rest is labelled sequentially. One outage
+# ends all streams at once: it is no reason to label a million sessions one batch after the other.
 TOLERATED_STREAM_FAILURES = 3
 # One step reads so many batches, within 2 KB.
 READ_AT_ONCE = 24
@@ -164,11 +165,15 @@ class ParallelStreams:
             if report.end is not StreamEnd.CANCELLED:
                 return
         cause = error.__cause__ if error else None
+        has_labelled = False
         if isinstance(cause, ApplicationError):
-            self._state.add_reports([BatchReport.model_validate(counted) for counted in cause.details])
+            reports = [BatchReport.model_validate(counted) for counted in cause.details]
+            has_labelled = any(one.labelled for one in reports)
+            self._state.add_reports(reports)
             if cause.type in ENDS_THE_RUN:
                 raise cause
-        self._state.add_stream_failure(str(cause or error or "cancelled"), tolerated=TOLERATED_STREAM_FAILURES)
+        problem = str(cause or error or "cancelled")
+        self._state.add_stream_failure(problem, has_labelled=has_labelled, tolerated=TOLERATED_STREAM_FAILURES)
         if self._state.degraded:
             await self._end_streams("streams have failed")
         elif not self._is_ending:

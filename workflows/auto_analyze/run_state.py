@@ -90,6 +90,7 @@ class RunState:
     capacity_seconds: float = 0.0
     retries: int = 0
     stream_failures: int = 0
+    failures_in_a_row: int = 0
     degraded: bool = False
     probed: bool = False
     invented: int = 0
@@ -432,10 +433,14 @@ class RunState:
         self.reassigned = applied.sessions
         self.canonical_labels = {**self.canonical_labels, LabelKind.INTENT: applied.intents}
 
-    def add_stream_failure(self, problem: str, *, tolerated: int) -> None:
-        """Count a stream that failed. After `tolerated` failures the rest is labelled sequentially."""
+    def add_stream_failure(self, problem: str, *, has_labelled: bool, tolerated: int) -> None:
+        """Count a stream that failed. After `tolerated` failures in a row the rest is labelled sequentially.
+
+        `has_labelled`: whether the stream had labelled sessions before: then it is the first failure of a row.
+        """
         self.stream_failures += 1
-        self.degraded = self.degraded or self.stream_failures >= tolerated
+        self.failures_in_a_row = 1 if has_labelled else self.failures_in_a_row + 1
+        self.degraded = self.degraded or self.failures_in_a_row >= tolerated
         self.sequential = self.sequential or self.degraded
         self.add_warning(f"a stream failed: {problem}" + ("; going on in sequence" if self.degraded else ""))
 

@@ -909,7 +909,8 @@ class RunSnapshot(Model):
     labelled one after the other. `labelled_by_streams`: sessions, with copies. `kinds_resolved`: those whose labels
     are compared. `probed`: probes are asked. `reassignment`: None before labels are merged. `next_reassignment`: the
     next batch of it.
-    `refused_in_a_row`: sessions refused since one was labelled. `submissions`: to a batch API.
+    `refused_in_a_row`: sessions refused since one was labelled. `failures_in_a_row`: streams that failed since one had
+    labelled a session. `submissions`: to a batch API.
     """
 
     plan: Plan
@@ -931,6 +932,7 @@ class RunSnapshot(Model):
     capacity_seconds: float
     retries: int
     stream_failures: int
+    failures_in_a_row: int = 0
     degraded: bool
     probed: bool
     invented: int
