@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -31,6 +32,7 @@ from gateway.errors import PROBLEMS, Problem, answer_error
 from gateway.metrics import GatewayMetrics
 from gateway.phone import routes as phone
 from gateway.state import Gateway
+from gateway.uploads import is_multipart
 from parley.client.backend import Backend
 from parley.domain.errors import ParleyError
 from parley.settings import Settings
@@ -76,8 +78,10 @@ def create_app(backend: Backend, settings: Settings, metrics: GatewayMetrics | N
 
     uploads = {*jobs.UPLOADS, knowledge.UPLOAD}
 
-    def body_limit(path: str) -> int:
-        return settings.gateway_upload_bytes if path in uploads else settings.gateway_body_bytes
+    def body_limit(path: str, headers: Headers) -> int:
+        # Files go to the disk. A body of any other type is read whole into memory, also where files are accepted.
+        has_files = path in uploads and is_multipart(headers)
+        return settings.gateway_upload_bytes if has_files else settings.gateway_body_bytes
 
     app.add_middleware(Boundary, settings=settings, metrics=metrics, body_limit=body_limit)
     app.openapi = lambda: _openapi(app)

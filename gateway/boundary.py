@@ -51,11 +51,11 @@ class Boundary:
     """The outermost part of the application.
 
     It gives each request its ids, refuses hosts that are not trusted, bodies that are too large or too slow, and turns
-    what no handler expected into a problem without details. `body_limit`: the most bytes for a path.
+    what no handler expected into a problem without details. `body_limit`: the most bytes for a path and its headers.
     """
 
     def __init__(
-        self, app: ASGIApp, *, settings: Settings, metrics: GatewayMetrics, body_limit: Callable[[str], int]
+        self, app: ASGIApp, *, settings: Settings, metrics: GatewayMetrics, body_limit: Callable[[str, Headers], int]
     ) -> None:
         self._app, self._metrics, self._body_limit = app, metrics, body_limit
         self._hosts = (*names(settings.gateway_trusted_hosts.lower()), *_public_host(settings))
@@ -80,7 +80,7 @@ class Boundary:
             if scope["type"] == "websocket":
                 await self._app(scope, receive, response)
                 return
-            body = _Body(receive, self._body_limit(scope["path"]), self._read_seconds)
+            body = _Body(receive, self._body_limit(scope["path"], headers), self._read_seconds)
             body.check_length(headers.get("content-length", ""))
             await self._app(scope, body, response)
         except Exception as error:  # noqa: BLE001 - what is not a problem of the caller's is logged and answered as 500

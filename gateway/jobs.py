@@ -199,7 +199,7 @@ async def start_analysis(caller: CurrentCaller, request: Request, response: Resp
     """
     audio: bytes | None = None
     session: Session | Transcript | None = None
-    if is_multipart(request):
+    if is_multipart(request.headers):
         async with parts_of(request) as form:
             given = await _given(form, AnalysisBody)
             text = await text_of(form, "session", MAX_TRANSCRIPT_BYTES)
@@ -219,7 +219,7 @@ async def start_analysis(caller: CurrentCaller, request: Request, response: Resp
 async def start_auto_analyze(caller: CurrentCaller, request: Request, response: Response) -> StartedJob:
     """Import a file of chat sessions and label them, or label a dataset that is imported already."""
     imported = None
-    if is_multipart(request):
+    if is_multipart(request.headers):
         async with parts_of(request) as form:
             given = await _given(form, AutoAnalyzeBody)
             options = _auto_options(caller, given)

@@ -482,6 +482,14 @@ async def test_another_type_and_a_large_body_are_refused(http: httpx.AsyncClient
     assert (chunked.status_code, chunked.json()["code"]) == (413, "BodyTooLarge")
 
 
+@pytest.mark.parametrize("path", ["session-analysis", "auto-analyze"])
+async def test_a_json_body_is_limited_also_where_files_are_uploaded(path: str, http: httpx.AsyncClient):
+    """JSON is read whole into memory, and files are not."""
+    large = json.dumps({"user_id": "ann", "surprise": "x" * 100_000}).encode()
+    answer = await http.post(f"{JOBS}/{path}", content=large, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (413, "BodyTooLarge")
+
+
 async def test_a_body_that_stops_is_refused(impatient: Running, client: Client):
     secret = (await client.gateway_keys.create("slow")).secret
     headers = f"Host: localhost\r\nAuthorization: Bearer {secret}\r\nContent-Type: application/json"
