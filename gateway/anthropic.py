@@ -1,5 +1,6 @@
 """Anthropic's messages: their JSON to a generation, and its answer to their JSON."""
 
+import asyncio
 import json
 from typing import Any, cast
 
@@ -65,8 +66,11 @@ async def create_message(caller: CurrentCaller, request: Request) -> Response:
 async def count_message_tokens(request: Request) -> TokenCount:
     """Estimate the input tokens of a request. It is free: no provider is asked."""
     asked = read(await fields_of(request), needs_max_tokens=False).arguments
-    tools = sum(count_tokens(json.dumps(tool)) for tool in asked["tools"])
-    return TokenCount(input_tokens=count(asked["messages"]) + tools)
+    return TokenCount(input_tokens=await asyncio.to_thread(_count, asked))
+
+
+def _count(asked: dict[str, Any]) -> int:
+    return count(asked["messages"]) + sum(count_tokens(json.dumps(tool)) for tool in asked["tools"])
 
 
 def read(fields: Fields, *, needs_max_tokens: bool = True) -> Asked:

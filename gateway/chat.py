@@ -1,5 +1,6 @@
 """The specification's endpoints: a streamed answer, a conversation's context, its optimization, performance."""
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -227,7 +228,7 @@ async def context(caller: CurrentCaller, job_id: JobId) -> Context:
     messages, status = await handle.messages(), await handle.status()
     if status == "completed" and (answer := (await handle.result()).content):
         messages = (*messages, Message(role="assistant", content=answer))
-    return Context(id=job_id, status=status, messages=messages, tokens=count(messages))
+    return Context(id=job_id, status=status, messages=messages, tokens=await asyncio.to_thread(count, messages))
 
 
 async def _context_of(talk: ConversationHandle) -> Context:
@@ -236,7 +237,7 @@ async def _context_of(talk: ConversationHandle) -> Context:
     last = await talk.history(after=max(state.turns - 1, 0), limit=1)
     if last and last[0].outcome is Ended.COMPLETED and last[0].answer:
         messages = (*messages, Message(role="assistant", content=last[0].answer))
-    return Context(id=talk.id, status=state.status, messages=messages, tokens=count(messages))
+    return Context(id=talk.id, status=state.status, messages=messages, tokens=await asyncio.to_thread(count, messages))
 
 
 @router.get("/metrics/performance", openapi_extra=requires(Scope.READ))

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import threading
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -100,6 +102,41 @@ async def test_a_budget_that_nothing_fits_is_refused(http: httpx.AsyncClient, si
     refused = await http.post("/api/chat/optimize", json=body)
     assert (refused.status_code, "budget_tokens" in refused.json()["detail"]) == (400, True)
     assert await simulator.billed() == []
+
+
+class HeldVocabulary:
+    """A vocabulary whose counts wait until the test lets them go on."""
+
+    def __init__(self) -> None:
+        self.is_counting, self.may_go_on = threading.Event(), threading.Event()
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        self.is_counting.set()
+        assert self.may_go_on.wait(5), "the event loop waits for the count"
+        return [0] * len(text)
+
+
+@pytest.mark.parametrize("counted", ["optimize", "context", "count_tokens"])
+async def test_other_requests_are_answered_while_tokens_are_counted(
+    counted: str, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+):
+    [start, *_] = await streamed(http, BODY)
+    said = [{"role": "user", "content": "Which plan has SSO?"}]
+    bodies: dict[str, tuple[str, str, dict[str, Any] | None]] = {
+        "optimize": ("POST", "/api/chat/optimize", {"messages": said, "user_id": "ann", "budget_tokens": 2000}),
+        "context": ("GET", f"/api/conversation/context/{quote(start['data']['id'], safe='')}", None),
+        "count_tokens": ("POST", "/v1/messages/count_tokens", {"model": "claude-haiku-4-5", "messages": said}),
+    }
+    held = HeldVocabulary()
+    monkeypatch.setattr("parley.domain.tokens._encoding", lambda: held)
+    method, path, body = bodies[counted]
+    counting = asyncio.create_task(http.request(method, path, json=body))
+    async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+        assert await asyncio.to_thread(held.is_counting.wait, TEST_TIMEOUT_SECONDS)
+        assert (await http.get("/healthz")).status_code == 200
+        held.may_go_on.set()
+        answer = await counting
+    assert answer.status_code == 200, answer.text
 
 
 async def test_performance_is_over_a_time(http: httpx.AsyncClient, client: Client):
