@@ -11,14 +11,13 @@ from gateway.auth import CurrentCaller, KeyedRoute, requires
 from gateway.dropin import Asked, about, answers_with, body_of, respond
 from gateway.errors import VENDOR_ERRORS, Problem, anthropic_error
 from gateway.fields import Fields, fields_of, message
-from parley.client.optimizing import count
 from parley.domain.errors import InvalidInput
 from parley.domain.gateway_keys import Scope
 from parley.domain.generate.contract import GenerateResult
 from parley.domain.model import Model
 from parley.domain.requests import Finish, Message, NamedTool, ToolCall, ToolChoice, Usage
 from parley.domain.streaming import Delta, TextDelta, ToolCallDelta
-from parley.domain.tokens import count_tokens
+from parley.domain.tokens import count_json, count_messages
 
 router = APIRouter(prefix="/v1", tags=["anthropic"], route_class=KeyedRoute, responses=VENDOR_ERRORS)
 
@@ -70,7 +69,9 @@ async def count_message_tokens(request: Request) -> TokenCount:
 
 
 def _count(asked: dict[str, Any]) -> int:
-    return count(asked["messages"]) + sum(count_tokens(json.dumps(tool)) for tool in asked["tools"])
+    schema = asked.get("response_schema")
+    described = [*asked["tools"], *([schema] if schema else [])]
+    return count_messages(asked["messages"]) + sum(map(count_json, described))
 
 
 def read(fields: Fields, *, needs_max_tokens: bool = True) -> Asked:

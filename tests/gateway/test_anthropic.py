@@ -138,6 +138,24 @@ async def test_tokens_are_estimated_without_a_provider(sdk: anthropic.AsyncAnthr
     assert await simulator.requests() == []
 
 
+@pytest.mark.parametrize("more", ["call", "result", "image", "schema", "tool"])
+async def test_the_estimate_of_tokens_has_everything_that_a_model_reads(more: str, sdk: anthropic.AsyncAnthropic):
+    """The vocabulary has a token for each of the 300 words. An image has more in every vendor's documentation."""
+    words = " order" * 300
+    call = {"type": "tool_use", "id": "a", "name": "get_order", "input": {"text": words if more == "call" else "x"}}
+    result = {"type": "tool_result", "tool_use_id": "a", "content": words if more == "result" else "x"}
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
+    said = [*ORDER, {"role": "assistant", "content": [call]}]
+    messages: Any = [*said, {"role": "user", "content": [result, *([picture] if more == "image" else [])]}]
+    described = {**SCHEMA, "description": words}
+    more_asked: dict[str, dict[str, Any]] = {
+        "schema": {"output_config": {"format": {"type": "json_schema", "schema": described}}},
+        "tool": {"tools": [{**TOOLS[0], "input_schema": described}]},
+    }
+    counted = await sdk.messages.count_tokens(model=MODEL, messages=messages, **more_asked.get(more, {}))
+    assert 300 < counted.input_tokens < (2000 if more == "image" else 400)
+
+
 async def test_the_models_can_be_listed(sdk: anthropic.AsyncAnthropic):
     assert MODEL in [model.id async for model in sdk.models.list()]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import threading
 from typing import Any
 from urllib.parse import quote
@@ -95,6 +96,47 @@ async def test_a_short_history_is_left_as_it_is(http: httpx.AsyncClient, simulat
     done = (await http.post("/api/chat/optimize", json=body)).json()
     assert (done["messages"], done["tokens_saved"], done["meta"]) == (HISTORY[:3], 0, None)
     assert await simulator.billed() == []
+
+
+def agent_history(turns: int) -> list[dict[str, Any]]:
+    """What an agent said: calls of tools with long arguments, and short results."""
+    question = {"role": "user", "content": "Where are my orders?"}
+    history = [question]
+    for number in range(turns):
+        arguments = json.dumps({"query": f"order {number}: " + " order" * 300})
+        call = {"id": f"call-{number}", "name": "find_orders", "arguments": arguments}
+        history += [
+            {"role": "assistant", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": call["id"], "content": "none"},
+        ]
+    return [*history, {"role": "assistant", "content": "There are none."}, question]
+
+
+async def test_a_history_of_tool_calls_is_condensed_to_its_budget(http: httpx.AsyncClient):
+    history = agent_history(turns=10)
+    body = {"messages": history, "user_id": "ann", "budget_tokens": 1500}
+    done = (await http.post("/api/chat/optimize", json=body)).json()
+    assert done["tokens_before"] > 3000
+    assert done["tokens_after"] <= 1500
+    assert done["messages"][-1] == history[-1]
+
+
+async def test_the_tokens_of_a_context_are_those_that_its_optimization_counts(http: httpx.AsyncClient):
+    [start, *_] = await streamed(http, {"messages": agent_history(turns=2), "user_id": "ann"})
+    context = (await http.get(f"/api/conversation/context/{quote(start['data']['id'], safe='')}")).json()
+    body = {"messages": context["messages"], "user_id": "ann", "budget_tokens": 10_000}
+    assert (await http.post("/api/chat/optimize", json=body)).json()["tokens_before"] == context["tokens"] > 600
+
+
+async def test_the_budget_that_a_refusal_names_is_enough(http: httpx.AsyncClient):
+    developer = {"role": "developer", "content": "Answer briefly." * 20}
+    body = {"messages": [developer, *agent_history(turns=10)[:-2]], "user_id": "ann", "budget_tokens": 100}
+    refused = await http.post("/api/chat/optimize", json=body)
+    assert refused.status_code == 400
+    [needed] = re.findall(r"need (\d+) tokens", refused.json()["detail"])
+    done = await http.post("/api/chat/optimize", json={**body, "budget_tokens": int(needed)})
+    assert done.status_code == 200, done.text
+    assert done.json()["condensed_messages"] > 0
 
 
 async def test_a_budget_that_nothing_fits_is_refused(http: httpx.AsyncClient, simulator: SimulatorAdmin):
