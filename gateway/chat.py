@@ -228,9 +228,16 @@ async def context(caller: CurrentCaller, job_id: JobId) -> Context:
         return await _context_of(await caller.client.find_conversation(job_id))
     handle = caller.client.generation(checked_id(caller, job_id))
     messages, status = await handle.messages(), await handle.status()
-    if status == "completed" and (answer := (await handle.result()).content):
-        messages = (*messages, Message(role="assistant", content=answer))
+    if status == "completed":
+        messages = (*messages, *_answered(await handle.result()))
     return await _context(job_id, status, messages)
+
+
+def _answered(result: GenerateResult) -> tuple[Message, ...]:
+    """The answer as a message; none where there is no answer."""
+    if not result.content and not result.tool_calls:
+        return ()
+    return (Message(role="assistant", content=result.content, tool_calls=result.tool_calls),)
 
 
 async def _context_of(talk: ConversationHandle) -> Context:

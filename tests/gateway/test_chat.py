@@ -79,6 +79,15 @@ async def test_the_context_of_a_generation_has_its_answer(http: httpx.AsyncClien
     assert context["tokens"] > 0
 
 
+async def test_the_context_of_a_generation_has_the_tools_that_its_answer_calls(http: httpx.AsyncClient):
+    parameters = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
+    tools = [{"name": "get_order", "description": "Read an order by its number", "parameters": parameters}]
+    asked = {"messages": "Where is order 17?", "user_id": "ann", "tools": tools, "tool_choice": "required"}
+    [start, *_, end] = await streamed(http, asked)
+    context = (await http.get(f"/api/conversation/context/{quote(start['data']['id'], safe='')}")).json()
+    assert context["messages"][-1]["tool_calls"] == end["data"]["tool_calls"] != []
+
+
 async def test_a_history_is_condensed_to_its_budget_once(http: httpx.AsyncClient, simulator: SimulatorAdmin):
     body = {"messages": HISTORY, "user_id": "ann", "budget_tokens": 2000}
     done, again = [(await http.post("/api/chat/optimize", json=body)).json() for _ in range(2)]
