@@ -61,8 +61,8 @@ class Answer:
         Raises:
             ParleyError: as `client.generate` does.
         """
-        async with self.stream() as stream:
-            async for item in items_of(stream):
+        async with self.stream() as stream, aclosing(items_of(stream)) as items:
+            async for item in items:
                 yield item
 
     def stream(self, offset: int | None = 0) -> GenerateStream:

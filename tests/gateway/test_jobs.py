@@ -464,6 +464,9 @@ async def test_readers_of_events_are_sent_away_when_their_key_is_revoked(
                 events = [json.loads(text) async for text in socket]
     assert "event: end" not in lines
     assert all(event["event"] != "end" for event in events)
+    async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+        while gateway.server._gateway.feeds._feeds:
+            await asyncio.sleep(0.01)
 
 
 async def test_events_are_asked_for_again_elsewhere_where_a_gateway_ends(
