@@ -15,6 +15,7 @@ from parley.domain.errors import InvalidInput
 from parley.domain.gateway_keys import Scope
 from parley.domain.generate.contract import GenerateResult
 from parley.domain.model import Model
+from parley.domain.reply_json import read_written_json
 from parley.domain.requests import Finish, Message, NamedTool, ToolCall, ToolChoice, Usage
 from parley.domain.streaming import Delta, TextDelta, ToolCallDelta
 from parley.domain.tokens import count_json, count_messages
@@ -318,8 +319,8 @@ class Reply:
 
 def _input(call: ToolCall) -> dict[str, Any]:
     try:
-        read = json.loads(call.arguments)
-    except (ValueError, RecursionError):
+        read = read_written_json(call.arguments)
+    except ValueError:
         read = None
     return cast("dict[str, Any]", read) if isinstance(read, dict) else {UNREADABLE: call.arguments}
 

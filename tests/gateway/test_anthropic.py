@@ -117,6 +117,36 @@ async def test_a_tool_call_and_its_result(model: str, streamed: bool, sdk: anthr
     assert last.content[0].text
 
 
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ('{"number": NaN}', None),
+        ('{"number": -Infinity}', None),
+        ('{"number": 1e999}', None),
+        (f'{{"number": {"1" * 400}}}', None),
+        (f"{'[' * 2000}{']' * 2000}", None),
+        (f'{{"number": {"[" * 200}{"]" * 200}}}', None),
+        ('{"number": ', None),
+        ('{"number": "\\ud83d\\u0000"}', {"number": "\ufffd\ufffd"}),
+        ('{"number": "\\ud83d\\ude00"}', {"number": "\U0001f600"}),
+    ],
+    ids=["nan", "infinity", "1e999", "long", "list", "deep", "cut", "unstorable", "pair"],
+)
+async def test_arguments_that_are_not_json_for_everyone_are_delivered_as_text(
+    written: str, read: Any, streamed: bool, sdk: anthropic.AsyncAnthropic, monkeypatch: pytest.MonkeyPatch
+):
+    """The answer is paid for: it is delivered, whatever the model wrote."""
+    monkeypatch.setattr("simulator.answers.damaged", lambda *_: (written, "stop"))
+    given = asked(model="gpt-4o-mini", max_tokens=4000, messages=ORDER, tools=TOOLS, tool_choice={"type": "any"})
+    if streamed:
+        async with sdk.messages.stream(**given) as stream:
+            message: Any = await stream.get_final_message()
+    else:
+        message = await sdk.messages.create(**given)
+    assert message.content[0].input == (read or {"unreadable_arguments": written})
+
+
 async def test_images_and_cache_hints_are_accepted(sdk: anthropic.AsyncAnthropic):
     content = [
         {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}},
