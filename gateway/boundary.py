@@ -73,7 +73,7 @@ class Boundary:
             correlation.reset(token)
 
     async def _serve(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
-        began, response = time.monotonic(), _Response(send)
+        began, response = time.monotonic(), _Response(send, scope["path"])
         try:
             if scope["path"] not in PROBES:
                 self._check_host(headers.get("host", ""))
@@ -159,8 +159,9 @@ class _Body:
 class _Response:
     """The response of a request with the gateway's headers. `status`: 0 until it begins."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, path: str) -> None:
         self._send, self.status = send, 0
+        self._is_of_vendor = path.startswith("/v1/")
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "websocket.accept":
@@ -170,6 +171,8 @@ class _Response:
             headers = MutableHeaders(scope=message)
             ids = correlation.get()
             headers["x-request-id"], headers["x-correlation-id"] = ids[HTTP_REQUEST_ID], ids[CORRELATION_ID]
+            if self._is_of_vendor:  # Anthropic's SDKs read this name only, also of a list of models
+                headers["request-id"] = ids[HTTP_REQUEST_ID]
             headers["x-content-type-options"] = "nosniff"
             headers.setdefault("cache-control", "no-store")
         await self._send(message)

@@ -99,6 +99,19 @@ async def test_the_usage_of_a_stream_comes_at_its_end(sdk: anthropic.AsyncAnthro
     assert message.usage.input_tokens > 0 < message.usage.output_tokens
 
 
+async def test_the_sdk_knows_the_id_of_a_request(sdk: anthropic.AsyncAnthropic):
+    ids = [{"x-request-id": f"r-{number}"} for number in range(4)]
+    message: Any = await sdk.messages.create(**asked(), extra_headers=ids[0])
+    async with sdk.messages.stream(**asked(), extra_headers=ids[1]) as stream:
+        streamed = stream.request_id
+    models: Any = await sdk.models.list(extra_headers=ids[2])
+    with pytest.raises(anthropic.APIStatusError) as refused:
+        await sdk.messages.create(**asked(model="unknown-9000"), extra_headers=ids[3])
+    body: Any = refused.value.body
+    assert [message._request_id, streamed, models._request_id] == ["r-0", "r-1", "r-2"]
+    assert (refused.value.request_id, body["request_id"]) == ("r-3", "r-3")
+
+
 @BOTH
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 async def test_a_tool_call_and_its_result(model: str, streamed: bool, sdk: anthropic.AsyncAnthropic):
