@@ -7,7 +7,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 
 from gateway import (
     anthropic,
@@ -22,7 +21,7 @@ from gateway import (
     openai,
     speech,
 )
-from gateway.boundary import Boundary, names
+from gateway.boundary import Boundary
 from gateway.console import budgets, forks, overview, pages, phone_talk, review, sign_in
 from gateway.console import chat as chat_pages
 from gateway.console import jobs as job_pages
@@ -73,9 +72,6 @@ def create_app(backend: Backend, settings: Settings, metrics: GatewayMetrics | N
     app.mount(pages.STATIC, pages.static_files())
     for error in (ParleyError, RequestValidationError, HTTPException):
         app.add_exception_handler(error, answer_error)
-    if origins := names(settings.gateway_cors_origins):
-        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
-
     uploads = {*jobs.UPLOADS, knowledge.UPLOAD}
 
     def body_limit(path: str, headers: Headers) -> int:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -51,13 +52,16 @@ class Boundary:
     """The outermost part of the application.
 
     It gives each request its ids, refuses hosts that are not trusted, bodies that are too large or too slow, and turns
-    what no handler expected into a problem without details. `body_limit`: the most bytes for a path and its headers.
+    what no handler expected into a problem without details. Pages of the settings' origins may read every response,
+    also those that it makes itself. `body_limit`: the most bytes for a path and its headers.
     """
 
     def __init__(
         self, app: ASGIApp, *, settings: Settings, metrics: GatewayMetrics, body_limit: Callable[[str, Headers], int]
     ) -> None:
-        self._app, self._metrics, self._body_limit = app, metrics, body_limit
+        self._origins = names(settings.gateway_cors_origins)
+        self._app = self._with_cors(app) if self._origins else app
+        self._metrics, self._body_limit = metrics, body_limit
         self._hosts = (*names(settings.gateway_trusted_hosts.lower()), *_public_host(settings))
         self._read_seconds = settings.gateway_read_seconds
 
@@ -114,8 +118,21 @@ class Boundary:
     async def _refuse(self, made: Response, scope: Scope, receive: Receive, response: "_Response") -> None:
         if scope["type"] == "websocket":
             await WebSocket(scope, receive, response).send_denial_response(made)
+        elif self._origins:  # not as the answer to a preflight, which would say that the request is allowed
+            await self._with_cors(made).simple_response(scope, receive, response, request_headers=Headers(scope=scope))
         else:
             await made(scope, receive, response)
+
+    def _with_cors(self, app: ASGIApp) -> CORSMiddleware:
+        """An application, or a response, that pages of the origins may read with all of its headers."""
+        everything = ["*"]
+        return CORSMiddleware(
+            app,
+            allow_origins=self._origins,
+            allow_methods=everything,
+            allow_headers=everything,
+            expose_headers=everything,
+        )
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         path = getattr(scope.get("route"), "path", "")
