@@ -162,6 +162,8 @@ class StoredSink:
     async def _ask(self) -> None:
         """Add what readers may have seen since the stream was last stored."""
         answers = [channel.answer for channel in self._channels.values()]
+        if not answers:  # the stream is only stored: its readers have nothing else
+            return
         await asyncio.wait(answers, timeout=ASK_SECONDS)
         positions = [answer.result() for answer in answers if answer.done()]
         newer = [position.deltas for position in positions if position is not None]

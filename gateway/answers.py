@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from fastapi import Request
+from fastapi import Request, WebSocket
 
 from gateway.auth import Caller
 from gateway.errors import ClientDisconnected
@@ -61,8 +61,8 @@ class Answer:
         Raises:
             ParleyError: as `client.generate` does.
         """
-        async with self.stream() as stream:
-            async for item in items_of(stream):
+        async with self.stream() as stream, aclosing(items_of(stream)) as items:
+            async for item in items:
                 yield item
 
     def stream(self, offset: int | None = 0) -> GenerateStream:
@@ -186,13 +186,16 @@ async def finished(gateway: Gateway, request: Request, running: asyncio.Future[T
         gateway.keep(running)
 
 
-async def unless_left(request: Request, work: asyncio.Future[T]) -> T:
+async def unless_left(connection: Request | WebSocket, work: asyncio.Future[T]) -> T:
     """The result of work, which is cancelled if the caller leaves first.
+
+    What the caller sends meanwhile is read and means nothing: a server that does not read does not see the end of a
+    connection, nor the answers to its pings.
 
     Raises:
         ClientDisconnected: the caller has left.
     """
-    leaving = asyncio.ensure_future(_left(request))
+    leaving = asyncio.ensure_future(_left(connection))
     try:
         await asyncio.wait({leaving, work}, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
@@ -218,6 +221,6 @@ def _one_of(headers: Mapping[str, str], name: str, known: list[str]) -> str:
     return headers[name]
 
 
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def _left(connection: Request | WebSocket) -> None:
+    while (await connection.receive())["type"] not in ("http.disconnect", "websocket.disconnect"):
         pass

@@ -1,5 +1,6 @@
 """Anthropic's messages: their JSON to a generation, and its answer to their JSON."""
 
+import asyncio
 import json
 from typing import Any, cast
 
@@ -10,14 +11,14 @@ from gateway.auth import CurrentCaller, KeyedRoute, requires
 from gateway.dropin import Asked, about, answers_with, body_of, respond
 from gateway.errors import VENDOR_ERRORS, Problem, anthropic_error
 from gateway.fields import Fields, fields_of, message
-from parley.client.optimizing import count
 from parley.domain.errors import InvalidInput
 from parley.domain.gateway_keys import Scope
 from parley.domain.generate.contract import GenerateResult
 from parley.domain.model import Model
+from parley.domain.reply_json import read_written_json
 from parley.domain.requests import Finish, Message, NamedTool, ToolCall, ToolChoice, Usage
 from parley.domain.streaming import Delta, TextDelta, ToolCallDelta
-from parley.domain.tokens import count_tokens
+from parley.domain.tokens import count_json, count_messages
 
 router = APIRouter(prefix="/v1", tags=["anthropic"], route_class=KeyedRoute, responses=VENDOR_ERRORS)
 
@@ -65,8 +66,13 @@ async def create_message(caller: CurrentCaller, request: Request) -> Response:
 async def count_message_tokens(request: Request) -> TokenCount:
     """Estimate the input tokens of a request. It is free: no provider is asked."""
     asked = read(await fields_of(request), needs_max_tokens=False).arguments
-    tools = sum(count_tokens(json.dumps(tool)) for tool in asked["tools"])
-    return TokenCount(input_tokens=count(asked["messages"]) + tools)
+    return TokenCount(input_tokens=await asyncio.to_thread(_count, asked))
+
+
+def _count(asked: dict[str, Any]) -> int:
+    schema = asked.get("response_schema")
+    described = [*asked["tools"], *([schema] if schema else [])]
+    return count_messages(asked["messages"]) + sum(map(count_json, described))
 
 
 def read(fields: Fields, *, needs_max_tokens: bool = True) -> Asked:
@@ -313,8 +319,8 @@ class Reply:
 
 def _input(call: ToolCall) -> dict[str, Any]:
     try:
-        read = json.loads(call.arguments)
-    except (ValueError, RecursionError):
+        read = read_written_json(call.arguments)
+    except ValueError:
         read = None
     return cast("dict[str, Any]", read) if isinstance(read, dict) else {UNREADABLE: call.arguments}
 

@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 
 from gateway import (
     anthropic,
@@ -21,7 +21,7 @@ from gateway import (
     openai,
     speech,
 )
-from gateway.boundary import Boundary, names
+from gateway.boundary import Boundary
 from gateway.console import budgets, forks, overview, pages, phone_talk, review, sign_in
 from gateway.console import chat as chat_pages
 from gateway.console import jobs as job_pages
@@ -31,6 +31,7 @@ from gateway.errors import PROBLEMS, Problem, answer_error
 from gateway.metrics import GatewayMetrics
 from gateway.phone import routes as phone
 from gateway.state import Gateway
+from gateway.uploads import is_multipart
 from parley.client.backend import Backend
 from parley.domain.errors import ParleyError
 from parley.settings import Settings
@@ -71,13 +72,12 @@ def create_app(backend: Backend, settings: Settings, metrics: GatewayMetrics | N
     app.mount(pages.STATIC, pages.static_files())
     for error in (ParleyError, RequestValidationError, HTTPException):
         app.add_exception_handler(error, answer_error)
-    if origins := names(settings.gateway_cors_origins):
-        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
-
     uploads = {*jobs.UPLOADS, knowledge.UPLOAD}
 
-    def body_limit(path: str) -> int:
-        return settings.gateway_upload_bytes if path in uploads else settings.gateway_body_bytes
+    def body_limit(path: str, headers: Headers) -> int:
+        # Files go to the disk. A body of any other type is read whole into memory, also where files are accepted.
+        has_files = path in uploads and is_multipart(headers)
+        return settings.gateway_upload_bytes if has_files else settings.gateway_body_bytes
 
     app.add_middleware(Boundary, settings=settings, metrics=metrics, body_limit=body_limit)
     app.openapi = lambda: _openapi(app)

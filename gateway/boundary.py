@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -51,13 +52,16 @@ class Boundary:
     """The outermost part of the application.
 
     It gives each request its ids, refuses hosts that are not trusted, bodies that are too large or too slow, and turns
-    what no handler expected into a problem without details. `body_limit`: the most bytes for a path.
+    what no handler expected into a problem without details. Pages of the settings' origins may read every response,
+    also those that it makes itself. `body_limit`: the most bytes for a path and its headers.
     """
 
     def __init__(
-        self, app: ASGIApp, *, settings: Settings, metrics: GatewayMetrics, body_limit: Callable[[str], int]
+        self, app: ASGIApp, *, settings: Settings, metrics: GatewayMetrics, body_limit: Callable[[str, Headers], int]
     ) -> None:
-        self._app, self._metrics, self._body_limit = app, metrics, body_limit
+        self._origins = names(settings.gateway_cors_origins)
+        self._app = self._with_cors(app) if self._origins else app
+        self._metrics, self._body_limit = metrics, body_limit
         self._hosts = (*names(settings.gateway_trusted_hosts.lower()), *_public_host(settings))
         self._read_seconds = settings.gateway_read_seconds
 
@@ -73,14 +77,14 @@ class Boundary:
             correlation.reset(token)
 
     async def _serve(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
-        began, response = time.monotonic(), _Response(send)
+        began, response = time.monotonic(), _Response(send, scope["path"])
         try:
             if scope["path"] not in PROBES:
                 self._check_host(headers.get("host", ""))
             if scope["type"] == "websocket":
                 await self._app(scope, receive, response)
                 return
-            body = _Body(receive, self._body_limit(scope["path"]), self._read_seconds)
+            body = _Body(receive, self._body_limit(scope["path"], headers), self._read_seconds)
             body.check_length(headers.get("content-length", ""))
             await self._app(scope, body, response)
         except Exception as error:  # noqa: BLE001 - what is not a problem of the caller's is logged and answered as 500
@@ -114,8 +118,21 @@ class Boundary:
     async def _refuse(self, made: Response, scope: Scope, receive: Receive, response: "_Response") -> None:
         if scope["type"] == "websocket":
             await WebSocket(scope, receive, response).send_denial_response(made)
+        elif self._origins:  # not as the answer to a preflight, which would say that the request is allowed
+            await self._with_cors(made).simple_response(scope, receive, response, request_headers=Headers(scope=scope))
         else:
             await made(scope, receive, response)
+
+    def _with_cors(self, app: ASGIApp) -> CORSMiddleware:
+        """An application, or a response, that pages of the origins may read with all of its headers."""
+        everything = ["*"]
+        return CORSMiddleware(
+            app,
+            allow_origins=self._origins,
+            allow_methods=everything,
+            allow_headers=everything,
+            expose_headers=everything,
+        )
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         path = getattr(scope.get("route"), "path", "")
@@ -159,8 +176,9 @@ class _Body:
 class _Response:
     """The response of a request with the gateway's headers. `status`: 0 until it begins."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, path: str) -> None:
         self._send, self.status = send, 0
+        self._is_of_vendor = path.startswith("/v1/")
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "websocket.accept":
@@ -170,6 +188,8 @@ class _Response:
             headers = MutableHeaders(scope=message)
             ids = correlation.get()
             headers["x-request-id"], headers["x-correlation-id"] = ids[HTTP_REQUEST_ID], ids[CORRELATION_ID]
+            if self._is_of_vendor:  # Anthropic's SDKs read this name only, also of a list of models
+                headers["request-id"] = ids[HTTP_REQUEST_ID]
             headers["x-content-type-options"] = "nosniff"
             headers.setdefault("cache-control", "no-store")
         await self._send(message)

@@ -1,5 +1,6 @@
 """The specification's endpoints: a streamed answer, a conversation's context, its optimization, performance."""
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -18,7 +19,7 @@ from gateway.errors import problem_of
 from gateway.jobs import GenerationBody, IdempotencyKey, JobId, checked_id, given_options, safe_key
 from parley.client.conversation import ConversationHandle
 from parley.client.generate import generate_input
-from parley.client.optimizing import Optimized, count
+from parley.client.optimizing import Optimized
 from parley.client.streaming import GenerateStream
 from parley.domain.conversation.contract import Ended, WhenBusy, turn_of
 from parley.domain.errors import InvalidInput, NotFound, ParleyError
@@ -28,6 +29,7 @@ from parley.domain.model import Model
 from parley.domain.recommendations import Recommendation
 from parley.domain.reports import Span
 from parley.domain.requests import Message, Provider
+from parley.domain.tokens import count_messages
 
 # The id of the last delta of an answer that was not made now: nothing is missing after it.
 ALL = "all"
@@ -64,7 +66,8 @@ class OptimizeBody(Model):
 class Context(Model):
     """What was said in a conversation: the messages of its last turn or of a generation, and the answer if it has one.
 
-    `status`: of the generation; of a conversation `open` or `closed`.
+    `status`: of the generation; of a conversation `open` or `closed`. `tokens`: of the messages, about, with their tool
+    calls and images, as `POST /api/chat/optimize` counts them.
     """
 
     id: str
@@ -225,9 +228,16 @@ async def context(caller: CurrentCaller, job_id: JobId) -> Context:
         return await _context_of(await caller.client.find_conversation(job_id))
     handle = caller.client.generation(checked_id(caller, job_id))
     messages, status = await handle.messages(), await handle.status()
-    if status == "completed" and (answer := (await handle.result()).content):
-        messages = (*messages, Message(role="assistant", content=answer))
-    return Context(id=job_id, status=status, messages=messages, tokens=count(messages))
+    if status == "completed":
+        messages = (*messages, *_answered(await handle.result()))
+    return await _context(job_id, status, messages)
+
+
+def _answered(result: GenerateResult) -> tuple[Message, ...]:
+    """The answer as a message; none where there is no answer."""
+    if not result.content and not result.tool_calls:
+        return ()
+    return (Message(role="assistant", content=result.content, tool_calls=result.tool_calls),)
 
 
 async def _context_of(talk: ConversationHandle) -> Context:
@@ -236,7 +246,12 @@ async def _context_of(talk: ConversationHandle) -> Context:
     last = await talk.history(after=max(state.turns - 1, 0), limit=1)
     if last and last[0].outcome is Ended.COMPLETED and last[0].answer:
         messages = (*messages, Message(role="assistant", content=last[0].answer))
-    return Context(id=talk.id, status=state.status, messages=messages, tokens=count(messages))
+    return await _context(talk.id, state.status, messages)
+
+
+async def _context(id: str, status: str, messages: tuple[Message, ...]) -> Context:
+    tokens = await asyncio.to_thread(count_messages, messages)
+    return Context(id=id, status=status, messages=messages, tokens=tokens)
 
 
 @router.get("/metrics/performance", openapi_extra=requires(Scope.READ))

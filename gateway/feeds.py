@@ -9,7 +9,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -200,8 +200,10 @@ class Feeds:
         if feed is None:
             feed = self._feeds[where] = JobFeed(self._backend, *where)
         try:
-            async for event in feed.follow(last_event_id, self._draining):
-                yield event
+            # Closed here, the feed does not count the reader who left between two events any more.
+            async with aclosing(feed.follow(last_event_id, self._draining)) as events:
+                async for event in events:
+                    yield event
         finally:
             if not feed.readers:
                 self._feeds.pop(where, None)

@@ -1,5 +1,6 @@
 """Jobs over HTTP: start, follow, read, control, cancel, list."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -14,8 +15,9 @@ from pydantic import AwareDatetime, create_model
 from starlette.websockets import WebSocketDisconnect
 
 from gateway import sse
+from gateway.answers import unless_left
 from gateway.auth import JSON, Caller, CurrentCaller, KeyedRoute, requires
-from gateway.errors import NotFinished
+from gateway.errors import ClientDisconnected, NotFinished
 from gateway.feeds import Event
 from gateway.state import Gateway
 from gateway.uploads import MULTIPART, bytes_of, checked, import_upload, is_multipart, json_of, parts_of, text_of
@@ -199,7 +201,7 @@ async def start_analysis(caller: CurrentCaller, request: Request, response: Resp
     """
     audio: bytes | None = None
     session: Session | Transcript | None = None
-    if is_multipart(request):
+    if is_multipart(request.headers):
         async with parts_of(request) as form:
             given = await _given(form, AnalysisBody)
             text = await text_of(form, "session", MAX_TRANSCRIPT_BYTES)
@@ -219,7 +221,7 @@ async def start_analysis(caller: CurrentCaller, request: Request, response: Resp
 async def start_auto_analyze(caller: CurrentCaller, request: Request, response: Response) -> StartedJob:
     """Import a file of chat sessions and label them, or label a dataset that is imported already."""
     imported = None
-    if is_multipart(request):
+    if is_multipart(request.headers):
         async with parts_of(request) as form:
             given = await _given(form, AutoAnalyzeBody)
             options = _auto_options(caller, given)
@@ -370,12 +372,16 @@ async def socket(websocket: WebSocket, job_id: str, last_event_id: str = "") -> 
         first = await anext(followed, None)
         await websocket.accept()
         try:
-            await _send(websocket, first)
-            async for event in followed:
-                await _send(websocket, event)
+            await unless_left(websocket, asyncio.ensure_future(_send_all(websocket, followed, first)))
             await websocket.close(1001 if gateway.draining.is_set() else 1000)
-        except WebSocketDisconnect:
+        except (ClientDisconnected, WebSocketDisconnect):
             return
+
+
+async def _send_all(websocket: WebSocket, followed: AsyncGenerator[Event | None], first: Event | None) -> None:
+    await _send(websocket, first)
+    async for event in followed:
+        await _send(websocket, event)
 
 
 async def _send(websocket: WebSocket, event: Event | None) -> None:

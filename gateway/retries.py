@@ -12,9 +12,12 @@ MOST_BODIES = 10_000
 
 @dataclass
 class _Sent:
-    """The requests with one body that may be repeated, by their keys: the oldest first."""
+    """The requests with one body that may be repeated, by their keys: the oldest first. A key is in one of both.
 
-    open: list[str] = field(default_factory=list[str])
+    open: the keys whose answers are awaited, with the number of connections that do. undelivered: the other keys.
+    """
+
+    open: dict[str, int] = field(default_factory=dict[str, int])
     undelivered: list[str] = field(default_factory=list[str])
     used_at: float = 0.0
 
@@ -38,20 +41,25 @@ class Retries:
         sent.used_at = time.monotonic()
         self._sent.move_to_end(body)
         self._forget()
-        joined = (sent.undelivered or sent.open) if is_retry else []
-        self.joined += bool(joined)
-        key = joined.pop(0) if joined else uuid4().hex
-        sent.open.append(key)
+        joined = next(iter(sent.undelivered or sent.open), None) if is_retry else None
+        self.joined += joined is not None
+        key = joined or uuid4().hex
+        if key in sent.undelivered:
+            sent.undelivered.remove(key)
+        # The last of the open ones: the next repetition joins another.
+        sent.open[key] = sent.open.pop(key, 0) + 1
         return key
 
     def end(self, body: str, key: str, *, is_delivered: bool) -> None:
-        """Note the end of a request. A delivered one is not repeated."""
+        """Note the end of a request. A delivered one is not repeated, whatever other connections awaited its answer."""
         sent = self._sent.get(body)
         if sent is None or key not in sent.open:
             return
-        sent.open.remove(key)
-        if not is_delivered:
-            sent.undelivered.append(key)
+        sent.open[key] -= 1
+        if is_delivered or not sent.open[key]:
+            del sent.open[key]
+            if not is_delivered:
+                sent.undelivered.append(key)
         if not sent.open and not sent.undelivered:
             del self._sent[body]
 

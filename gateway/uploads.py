@@ -11,7 +11,7 @@ from typing import Any, TypeVar, Unpack
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
 
 from parley.client.importing import Imported, ReadingOptions, import_chats
 from parley.client.reading import first_problem, read_json
@@ -35,8 +35,9 @@ async def parts_of(request: Request) -> AsyncIterator[FormData]:
         yield form
 
 
-def is_multipart(request: Request) -> bool:
-    return request.headers.get("content-type", "").lower().startswith(MULTIPART)
+def is_multipart(headers: Headers) -> bool:
+    """Whether a body has parts, of which files are stored on the disk."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower() == MULTIPART
 
 
 async def text_of(form: FormData, name: str, limit: int = PART_BYTES) -> str | None:

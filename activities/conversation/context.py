@@ -17,7 +17,6 @@ from activities.generate.deciding import GenerateDecisions
 from activities.knowledge import KnowledgeSearch
 from parley.domain.conversation.context import (
     CONDENSE_ABOVE_TOKENS,
-    MESSAGE_TOKENS,
     ContextBudget,
     Material,
     Preferences,
@@ -46,7 +45,7 @@ from parley.domain.generate.contract import DEFAULT_ACTION, Job, PrepareOutcome,
 from parley.domain.generate.policy import Policy
 from parley.domain.knowledge import KnowledgePassage, KnowledgeUsed
 from parley.domain.requests import Message
-from parley.domain.tokens import count_tokens, is_loaded
+from parley.domain.tokens import MESSAGE_TOKENS, count_tokens, is_loaded
 from parley.embedder import Vector
 from parley.storage import configuration, conversations, generations, memories
 from parley.storage.configuration import Glance

@@ -158,9 +158,18 @@ def check_origin(request: HTTPConnection) -> None:
         NotPermitted: it came from another origin.
     """
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")
-    same = urlsplit(origin).netloc == request.headers.get("host") if origin is not None else True
-    if not same or site not in ("same-origin", "none"):
+    if not _is_own(origin, request) or site not in ("same-origin", "none"):
         raise NotPermitted("the request came from a page of another origin")
+
+
+def _is_own(origin: str | None, request: HTTPConnection) -> bool:
+    """Whether an origin is this gateway; without one, another header decides."""
+    if origin is None:
+        return True
+    try:
+        return urlsplit(origin).netloc == request.headers.get("host")
+    except ValueError:  # it is not an address
+        return False
 
 
 def show(request: Request, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:

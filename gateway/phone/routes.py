@@ -81,7 +81,7 @@ async def relay(socket: WebSocket) -> None:
 async def recording(request: Request, number: str, language: str, name: str, seal: str) -> Response:
     """A recording that a session has named. It has a seal, because Twilio may fetch it without a signature."""
     calls = _calls(request)
-    if not hmac.compare_digest(seal, calls.recordings.seal(number, language, name)):
+    if not hmac.compare_digest(seal.encode(), calls.recordings.seal(number, language, name).encode()):
         return Response(status_code=403)
     known = await calls.number(number)
     audio = None if known is None else await calls.recordings.audio(known.workspace_id, known.settings, language, name)

@@ -33,7 +33,10 @@ async def signed_form(request: Request) -> Mapping[str, str]:
     if given != FORM:
         raise UnsupportedMediaType(f"the body must be {FORM}, as Twilio sends it")
     body = (await request.body()).decode("utf-8", "replace")
-    fields = parse_qsl(body, keep_blank_values=True, max_num_fields=MOST_FIELDS)
+    try:
+        fields = parse_qsl(body, keep_blank_values=True, max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise NotSigned(f"the form has more than {MOST_FIELDS} fields: Twilio signs none like it") from None
     check_signature(request, fields)
     return dict(fields)
 

@@ -28,6 +28,7 @@ CORRECTABLE = {
     "IdempotencyConflict",
     "InvalidInput",
     "LabelsChanged",
+    "MemoryChanged",
     "NotFound",
     "ProviderNotConfigured",
     "UnpricedModel",

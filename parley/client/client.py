@@ -280,7 +280,8 @@ class Client:
         Args:
             messages: messages with a role and a content.
             user_id: the user who pays with energy.
-            budget_tokens: the most tokens of the history. The last message and the system prompts are not changed.
+            budget_tokens: the most tokens of the history, about: with tool calls, and 1,500 for each image. The last
+                message and the system prompts are not changed.
             action: the kind of request of the summary; default `ai_message`.
             provider: the first to ask for the summary; default: the policy's.
             model: the first to ask for the summary; default: the policy's.

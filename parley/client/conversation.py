@@ -55,7 +55,7 @@ from parley.domain.conversation.contract import (
     workflow_id,
 )
 from parley.domain.conversation.memory import Memory, checked_value
-from parley.domain.errors import ConversationBusy, ConversationClosed, InvalidInput, NotFound
+from parley.domain.errors import ConversationBusy, ConversationClosed, InvalidInput, MemoryChanged, NotFound
 from parley.domain.generate.contract import DEFAULT_ACTION, Meta, Prompt, Refusal, Refused
 from parley.domain.generate.replies import parsed
 from parley.domain.knowledge import KnowledgeUsed
@@ -82,7 +82,9 @@ TRY_LATER = (
     RPCStatusCode.FAILED_PRECONDITION,
 )
 # The errors of an update that a caller gets as they are.
-RAISED = {error.__name__: error for error in (ConversationBusy, ConversationClosed, InvalidInput, NotFound)}
+RAISED = {
+    error.__name__: error for error in (ConversationBusy, ConversationClosed, InvalidInput, MemoryChanged, NotFound)
+}
 ENDED_WITH_RUN = "AcceptedUpdateCompletedWorkflow"
 
 
@@ -317,6 +319,7 @@ class ConversationHandle:
 
         Raises:
             InvalidInput: the value is blank, too long, or not text that can be stored.
+            MemoryChanged: the memory is not valid any more.
             NotFound: the user has no such conversation, or no such memory.
             ConversationClosed: the conversation takes no change.
             Unreachable: Temporal or PostgreSQL does not answer.

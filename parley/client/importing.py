@@ -20,7 +20,7 @@ from parley.domain.chat_formats.drafts import DEFAULT_SESSION_GAP_HOURS
 from parley.domain.errors import InvalidInput
 from parley.domain.model import Model
 from parley.domain.text import one_line
-from parley.domain.tokens import count_tokens
+from parley.domain.tokens import MESSAGE_TOKENS, count_tokens
 from parley.storage import datasets
 from parley.storage.database import Database
 from parley.storage.tables import Dataset
@@ -226,4 +226,4 @@ def _session(data: object) -> ChatSession:
 
 
 def _tokens(session: ChatSession) -> int:
-    return sum(count_tokens(message.text) + 4 for message in session.messages)
+    return sum(count_tokens(message.text) + MESSAGE_TOKENS for message in session.messages)

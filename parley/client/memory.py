@@ -38,6 +38,7 @@ class UserMemory:
 
         Raises:
             InvalidInput: the value is blank, too long, or not text that can be stored.
+            MemoryChanged: the memory is not valid any more; the error names the value that replaced it.
             NotFound: the user has no such memory.
         """
         async with self._database.transaction() as tx:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from parley.client.backend import Backend
 from parley.client.generate import generate, generate_input
@@ -21,10 +22,7 @@ from parley.domain.generate.condensing import (
 from parley.domain.generate.contract import CachePolicy, GenerateInput, Meta, Refusal
 from parley.domain.model import Model
 from parley.domain.requests import Message
-from parley.domain.tokens import count_tokens
-
-# What a vendor adds to each message, about.
-MESSAGE_TOKENS = 4
+from parley.domain.tokens import count_messages
 
 
 class Optimized(Model):
@@ -55,10 +53,10 @@ async def optimize(backend: Backend, request: GenerateInput, budget_tokens: int)
         InvalidInput: the messages that stay as they are have too many tokens.
     """
     given = request.prompt.messages
-    before = count(given)
+    before = await asyncio.to_thread(count_messages, given)
     if before <= budget_tokens:
         return Optimized(messages=given, tokens_before=before, tokens_after=before, tokens_saved=0)
-    split = _split(given, budget_tokens)
+    split = await asyncio.to_thread(_split, given, budget_tokens)
     result = await generate(backend, _summary(request, split), _key(request, budget_tokens))
     if result.content is None:
         if result.refusal is None:
@@ -67,7 +65,7 @@ async def optimize(backend: Backend, request: GenerateInput, budget_tokens: int)
             messages=given, tokens_before=before, tokens_after=before, tokens_saved=0, refusal=result.refusal
         )
     messages = with_summary(split, result.content)
-    after = count(messages)
+    after = await asyncio.to_thread(count_messages, messages)
     return Optimized(
         messages=messages,
         tokens_before=before,
@@ -78,20 +76,21 @@ async def optimize(backend: Backend, request: GenerateInput, budget_tokens: int)
     )
 
 
-def count(messages: Iterable[Message]) -> int:
-    """The tokens of messages, about: vendors count differently."""
-    return sum(count_tokens(message.text) + MESSAGE_TOKENS for message in messages)
-
-
 def _split(messages: Sequence[Message], budget_tokens: int) -> Split:
-    """The split that keeps as many of the last messages as fit beside a summary."""
+    """The split that keeps as many of the last messages as fit beside a summary.
+
+    Raises:
+        InvalidInput: not even the system prompts and the last message fit, with the call that it answers.
+    """
+    needed = count_messages(messages)
     for keep in range(KEEP, 0, -1):
-        split = split_to_condense(messages, keep=keep)
-        if split and count((*split.system, *split.recent)) + SUMMARY_TOKENS <= budget_tokens:
-            return split
-    least = count(message for message in messages if message.role == "system") + count(messages[-1:]) + SUMMARY_TOKENS
+        if split := split_to_condense(messages, keep=keep):
+            size = count_messages((*split.system, *split.recent)) + SUMMARY_TOKENS
+            if size <= budget_tokens:
+                return split
+            needed = min(needed, size)
     raise InvalidInput(
-        f"is too small: the system prompts, the last message and a summary need {least} tokens", where="budget_tokens"
+        f"is too small: the system prompts, the last message and a summary need {needed} tokens", where="budget_tokens"
     )
 
 

@@ -89,6 +89,12 @@ class LabelsChanged(ParleyError):
     kind = ErrorKind.CONFLICT
 
 
+class MemoryChanged(ParleyError):
+    """The memory was replaced, or has ended, before it was to be corrected: show the memories again."""
+
+    kind = ErrorKind.CONFLICT
+
+
 class StreamSuperseded(ParleyError):
     """A newer attempt makes the answer. Nothing was sent to a provider, or the request was stopped."""
 

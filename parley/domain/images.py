@@ -1,4 +1,4 @@
-"""The most tokens that a vendor counts for an image, by the formulas that vendors publish."""
+"""The tokens of an image: the most that a vendor counts, by the formulas that vendors publish, and a usual number."""
 
 import base64
 from collections.abc import Iterator
@@ -33,6 +33,9 @@ PATCH, MOST_PATCHES = 32, 1536
 OPENAI_MOST = 2833 + MOST_TILES * 5667
 # The largest default of a common local model, Qwen2-VL: 12,845,056 pixels in patches of 28 by 28.
 LOCAL_MOST = 16_384
+# About, where it is not known which model reads the image. By the pages above, 1,024 by 1,024 pixels are 1,369 or 1,399
+# tokens at Anthropic, and at OpenAI 765 by tiles (gpt-4o) or 1,659 by patches (gpt-4.1-mini).
+IMAGE_TOKENS = 1500
 # A header with a preview inside can be long.
 HEADER_CHARACTERS = 4 * 200_000
 

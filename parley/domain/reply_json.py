@@ -26,11 +26,25 @@ def read_reply_json(text: str) -> Any:
     problem: Exception | None = None
     for candidate in _candidates(text):
         try:
-            value = json.loads(candidate, parse_float=_finite, parse_int=_short, parse_constant=_finite)
-            return storable(value, max_depth=MAX_DEPTH)
-        except (ValueError, RecursionError) as error:
+            return read_written_json(candidate)
+        except ValueError as error:
             problem = problem or error
     raise ValueError(str(problem)) from None
+
+
+def read_written_json(text: str) -> Any:
+    """The JSON value that a model wrote and nothing else, with U+FFFD in place of characters that cannot be stored.
+
+    It can be written as JSON again, for any reader.
+
+    Raises:
+        ValueError: it is not JSON, is nested too deeply, or has a number that not every reader of JSON takes.
+    """
+    try:
+        value = json.loads(text, parse_float=_finite, parse_int=_short, parse_constant=_finite)
+        return storable(value, max_depth=MAX_DEPTH)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
 
 
 def _candidates(text: str) -> Iterator[str]:

@@ -23,6 +23,7 @@ from parley.domain.errors import (
     RateLimited,
     TruncatedReply,
 )
+from parley.domain.reply_json import read_written_json
 from parley.domain.requests import (
     ChatReply,
     ChatRequest,
@@ -245,7 +246,7 @@ def _accepted_id(id: str) -> str:
 def _input(call: ToolCall) -> dict[str, Any]:
     """The arguments as an object. What a model wrote by mistake, for example half of it, is sent as text in one."""
     try:
-        value = json.loads(call.arguments)
+        value = read_written_json(call.arguments)
     except ValueError:
         value = call.arguments
     return value if isinstance(value, dict) else {"arguments": value}

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from parley.domain.conversation.memory import Changes, Found, Memory, checked_value
-from parley.domain.errors import NotFound
+from parley.domain.errors import MemoryChanged, NotFound
 from parley.storage.database import NOW, database_time, lock_name
 from parley.storage.driver import Query
 from parley.storage.tables import VECTOR, JournaledReply, StoredMemory
@@ -169,11 +169,17 @@ async def correct(
 
     Raises:
         InvalidInput: the value is blank, too long, or not text that can be stored.
+        MemoryChanged: it is not valid any more: a second value would contradict the one that replaced it.
         NotFound: the user has no such memory.
     """
     checked = checked_value(value)
     await lock(tx, workspace_id, user_id)
+    made = select(StoredMemory).where(_of(workspace_id, user_id), col(StoredMemory.memory_id) == new_id)
+    if (await tx.execute(made)).first() is not None:
+        return await find(tx, workspace_id, user_id, new_id)
     old = await find(tx, workspace_id, user_id, memory_id)
+    if old.valid_until is not None:
+        raise await _changed(tx, workspace_id, user_id, old)
     now = await database_time(tx)
     new = Memory(
         id=new_id,
@@ -186,6 +192,21 @@ async def correct(
     )
     await apply(tx, workspace_id, user_id, Changes(added=(new,), ended=((old.id, now),)))
     return await find(tx, workspace_id, user_id, new_id)
+
+
+async def _changed(tx: AsyncSession, workspace_id: str, user_id: str, old: Memory) -> MemoryChanged:
+    """The error for a memory that has ended, with the value that replaced it, if one did."""
+    kept = col(StoredMemory.forgotten_at).is_(None)
+    query = select(col(StoredMemory.value)).where(
+        _of(workspace_id, user_id),
+        kept,
+        col(StoredMemory.subject) == old.subject,
+        col(StoredMemory.predicate) == old.predicate,
+        col(StoredMemory.valid_from) == old.valid_until,
+    )
+    value = (await tx.execute(query)).scalar()
+    replaced = "" if value is None else f", {value!r} replaced it"
+    return MemoryChanged(f"memory {old.id} is not valid any more{replaced}: show the memories again")
 
 
 async def forget(tx: AsyncSession, workspace_id: str, user_id: str, memory_ids: Iterable[UUID] | None = None) -> int:

@@ -29,7 +29,7 @@ from parley.domain.conversation.contract import (
     turn_job_id,
 )
 from parley.domain.conversation.memory import Memory, checked_value
-from parley.domain.errors import ConversationClosed, IdempotencyConflict, NotFound
+from parley.domain.errors import ConversationClosed, IdempotencyConflict, MemoryChanged, NotFound
 from parley.domain.generate.contract import DEFAULT_ACTION, GenerateInput, GenerateResult
 from parley.domain.requests import Message
 from parley.domain.streaming import StreamTarget
@@ -67,9 +67,12 @@ class FakeMemory(UserMemory):
 
         Raises:
             InvalidInput: the value is blank, too long, or not text that can be stored.
+            MemoryChanged: the memory is not valid any more.
             NotFound: the user has no such memory.
         """
         checked, old = checked_value(value), self._find(user_id, memory_id)
+        if old.valid_until is not None:
+            raise MemoryChanged(f"memory {memory_id} is not valid any more: show the memories again")
         mine = self._of[user_id]
         mine[mine.index(old)] = old.model_copy(update={"valid_until": datetime.now(UTC)})
         return self.add(user_id, old.predicate, checked, subject=old.subject)

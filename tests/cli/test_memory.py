@@ -1,5 +1,6 @@
 """`client.memory` and `parley memory`: what is remembered is shown, corrected and forgotten."""
 
+import asyncio
 import json
 from datetime import timedelta
 from typing import Any
@@ -7,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from parley import Client, InvalidInput, NotFound
+from parley import Client, InvalidInput, MemoryChanged, NotFound
 from parley.domain.conversation.memory import Changes, Memory
 from parley.storage import memories
 from parley.storage.database import Database
@@ -50,6 +51,24 @@ async def test_a_corrected_memory_as_json_is_the_new_one(parley: Run, database: 
     made = json.loads((await parley("memory", "correct", "ada", memory.id, "Oslo", "-w", WORKSPACE, "--json")).out)
     assert (made["value"], made["confidence"], made["conversation_id"]) == ("Oslo", 1.0, "")
     assert made["id"] != str(memory.id)
+
+
+async def test_a_memory_that_was_replaced_is_not_corrected_again(parley: Run, database: Database):
+    memory = await remembered(database, "Bergen")
+    await parley("memory", "correct", "ada", memory.id, "Oslo", "-w", WORKSPACE)
+    again = await parley("memory", "correct", "ada", memory.id, "Paris", "-w", WORKSPACE)
+    assert (again.code, "'Oslo'" in again.err) == (2, True)
+    listed = json.loads((await parley("memory", "show", "ada", "-w", WORKSPACE, "--json")).out)
+    assert [one["value"] for one in listed] == ["Oslo"]
+
+
+async def test_of_two_corrections_at_once_one_is_made(client: Client):
+    memory = await remembered(client.database, "Bergen", client.workspace_id)
+    corrections = [client.memory.correct("ada", memory.id, value) for value in ("Oslo", "Paris")]
+    made = await asyncio.gather(*corrections, return_exceptions=True)
+    [refused] = [one for one in made if isinstance(one, MemoryChanged)]
+    assert "show the memories again" in str(refused)
+    assert await client.memory.show("ada") == [one for one in made if one is not refused]
 
 
 @pytest.mark.parametrize("arguments", [(), ("--all", "0" * 32), ("not an id",)])

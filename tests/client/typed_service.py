@@ -107,6 +107,7 @@ from parley import (
     ListedConversation,
     MapAction,
     Memory,
+    MemoryChanged,
     MergedBy,
     MergedLabel,
     MergeStep,
@@ -589,7 +590,10 @@ async def talk(client: Client) -> None:
     found: ConversationHandle = await client.find_conversation(listed[0].id)
     memories: UserMemory = client.memory
     known: list[Memory] = await memories.show(found.user_id, with_ended=True)
-    corrected: Memory = await memories.correct("ann", known[0].id, "Bergen")
+    try:
+        corrected: Memory = await memories.correct("ann", known[0].id, "Bergen")
+    except MemoryChanged:
+        corrected = known[0]
     print(await memories.forget("ann", corrected.id), await client.forget_user("ann"))
 
 

@@ -99,6 +99,19 @@ async def test_the_usage_of_a_stream_comes_at_its_end(sdk: anthropic.AsyncAnthro
     assert message.usage.input_tokens > 0 < message.usage.output_tokens
 
 
+async def test_the_sdk_knows_the_id_of_a_request(sdk: anthropic.AsyncAnthropic):
+    ids = [{"x-request-id": f"r-{number}"} for number in range(4)]
+    message: Any = await sdk.messages.create(**asked(), extra_headers=ids[0])
+    async with sdk.messages.stream(**asked(), extra_headers=ids[1]) as stream:
+        streamed = stream.request_id
+    models: Any = await sdk.models.list(extra_headers=ids[2])
+    with pytest.raises(anthropic.APIStatusError) as refused:
+        await sdk.messages.create(**asked(model="unknown-9000"), extra_headers=ids[3])
+    body: Any = refused.value.body
+    assert [message._request_id, streamed, models._request_id] == ["r-0", "r-1", "r-2"]
+    assert (refused.value.request_id, body["request_id"]) == ("r-3", "r-3")
+
+
 @BOTH
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 async def test_a_tool_call_and_its_result(model: str, streamed: bool, sdk: anthropic.AsyncAnthropic):
@@ -115,6 +128,36 @@ async def test_a_tool_call_and_its_result(model: str, streamed: bool, sdk: anthr
     turns = [*ORDER, {"role": "assistant", "content": message.content}, {"role": "user", "content": [result]}]
     last: Any = await sdk.messages.create(**asked(model=model, messages=turns, tools=TOOLS))
     assert last.content[0].text
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ('{"number": NaN}', None),
+        ('{"number": -Infinity}', None),
+        ('{"number": 1e999}', None),
+        (f'{{"number": {"1" * 400}}}', None),
+        (f"{'[' * 2000}{']' * 2000}", None),
+        (f'{{"number": {"[" * 200}{"]" * 200}}}', None),
+        ('{"number": ', None),
+        ('{"number": "\\ud83d\\u0000"}', {"number": "\ufffd\ufffd"}),
+        ('{"number": "\\ud83d\\ude00"}', {"number": "\U0001f600"}),
+    ],
+    ids=["nan", "infinity", "1e999", "long", "list", "deep", "cut", "unstorable", "pair"],
+)
+async def test_arguments_that_are_not_json_for_everyone_are_delivered_as_text(
+    written: str, read: Any, streamed: bool, sdk: anthropic.AsyncAnthropic, monkeypatch: pytest.MonkeyPatch
+):
+    """The answer is paid for: it is delivered, whatever the model wrote."""
+    monkeypatch.setattr("simulator.answers.damaged", lambda *_: (written, "stop"))
+    given = asked(model="gpt-4o-mini", max_tokens=4000, messages=ORDER, tools=TOOLS, tool_choice={"type": "any"})
+    if streamed:
+        async with sdk.messages.stream(**given) as stream:
+            message: Any = await stream.get_final_message()
+    else:
+        message = await sdk.messages.create(**given)
+    assert message.content[0].input == (read or {"unreadable_arguments": written})
 
 
 async def test_images_and_cache_hints_are_accepted(sdk: anthropic.AsyncAnthropic):
@@ -136,6 +179,24 @@ async def test_tokens_are_estimated_without_a_provider(sdk: anthropic.AsyncAnthr
     long = await sdk.messages.count_tokens(model=MODEL, messages=ASK, system="Answer briefly.", tools=TOOLS)
     assert 0 < short.input_tokens < long.input_tokens
     assert await simulator.requests() == []
+
+
+@pytest.mark.parametrize("more", ["call", "result", "image", "schema", "tool"])
+async def test_the_estimate_of_tokens_has_everything_that_a_model_reads(more: str, sdk: anthropic.AsyncAnthropic):
+    """The vocabulary has a token for each of the 300 words. An image has more in every vendor's documentation."""
+    words = " order" * 300
+    call = {"type": "tool_use", "id": "a", "name": "get_order", "input": {"text": words if more == "call" else "x"}}
+    result = {"type": "tool_result", "tool_use_id": "a", "content": words if more == "result" else "x"}
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
+    said = [*ORDER, {"role": "assistant", "content": [call]}]
+    messages: Any = [*said, {"role": "user", "content": [result, *([picture] if more == "image" else [])]}]
+    described = {**SCHEMA, "description": words}
+    more_asked: dict[str, dict[str, Any]] = {
+        "schema": {"output_config": {"format": {"type": "json_schema", "schema": described}}},
+        "tool": {"tools": [{**TOOLS[0], "input_schema": described}]},
+    }
+    counted = await sdk.messages.count_tokens(model=MODEL, messages=messages, **more_asked.get(more, {}))
+    assert 300 < counted.input_tokens < (2000 if more == "image" else 400)
 
 
 async def test_the_models_can_be_listed(sdk: anthropic.AsyncAnthropic):

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from temporalio.client import Client as TemporalClient
 
-from parley import Backend, Settings
+from parley import Backend, Client, Settings
 from tests.gateway.parts import Running, running_gateway, sent
 from tests.storage.ledger_fixture import until
 
@@ -148,6 +148,46 @@ async def test_pages_of_other_origins_may_not_use_it_unless_configured(
     async with running_gateway(backend, opened) as open_gateway, open_gateway.http() as http:
         answer = await http.options("/healthz", headers=asked)
     assert answer.headers["access-control-allow-origin"] == "https://app.example"
+
+
+async def test_a_page_of_another_origin_reads_headers_and_every_error(
+    backend: Backend, settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+):
+    limits = {"gateway_port": 0, "gateway_body_bytes": 100, "gateway_read_seconds": 1}
+    opened = settings.model_copy(update={**limits, "gateway_cors_origins": "https://app.example"})
+    secret = (await client.gateway_keys.create("page")).secret
+    path, typed = "/api/jobs/generate", {"content-type": "application/json"}
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    async with running_gateway(backend, opened) as gateway, gateway.http(secret) as http:
+        monkeypatch.setattr(gateway.server._gateway, "check_servers", fail)
+
+        async def asked(origin: str) -> list[httpx.Response]:
+            headers = {"origin": origin}
+            return [
+                await http.get("/healthz", headers=headers),
+                await http.get("/api/jobs", headers={**headers, "authorization": "Bearer x"}),
+                await http.get("/metrics", headers={**headers, "host": "evil.example"}),
+                await http.post(path, content=b"x" * 101, headers={**headers, **typed}),
+                await http.get("/readyz", headers=headers),
+            ]
+
+        answers = await asked("https://app.example")
+        assert [answer.status_code for answer in answers] == [200, 401, 400, 413, 500]
+        for answer in answers:
+            assert answer.headers["access-control-allow-origin"] == "https://app.example"
+            assert (answer.headers["access-control-expose-headers"], answer.headers["vary"]) == ("*", "Origin")
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {secret}\r\n"
+        head += "Origin: https://app.example\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+        stopped = await sent(gateway, head.encode())
+        assert stopped.startswith(b"HTTP/1.1 408 ")
+        assert b"access-control-allow-origin: https://app.example\r\n" in stopped
+        for answer in await asked("https://evil.example"):
+            assert "access-control-allow-origin" not in answer.headers
+        preflight = {"origin": "https://app.example", "access-control-request-method": "GET", "host": "evil.example"}
+        assert (await http.options("/metrics", headers=preflight)).status_code == 400
 
 
 async def test_an_unexpected_error_says_nothing_of_its_own(

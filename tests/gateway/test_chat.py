@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import re
+import threading
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -76,6 +79,15 @@ async def test_the_context_of_a_generation_has_its_answer(http: httpx.AsyncClien
     assert context["tokens"] > 0
 
 
+async def test_the_context_of_a_generation_has_the_tools_that_its_answer_calls(http: httpx.AsyncClient):
+    parameters = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
+    tools = [{"name": "get_order", "description": "Read an order by its number", "parameters": parameters}]
+    asked = {"messages": "Where is order 17?", "user_id": "ann", "tools": tools, "tool_choice": "required"}
+    [start, *_, end] = await streamed(http, asked)
+    context = (await http.get(f"/api/conversation/context/{quote(start['data']['id'], safe='')}")).json()
+    assert context["messages"][-1]["tool_calls"] == end["data"]["tool_calls"] != []
+
+
 async def test_a_history_is_condensed_to_its_budget_once(http: httpx.AsyncClient, simulator: SimulatorAdmin):
     body = {"messages": HISTORY, "user_id": "ann", "budget_tokens": 2000}
     done, again = [(await http.post("/api/chat/optimize", json=body)).json() for _ in range(2)]
@@ -95,11 +107,87 @@ async def test_a_short_history_is_left_as_it_is(http: httpx.AsyncClient, simulat
     assert await simulator.billed() == []
 
 
+def agent_history(turns: int) -> list[dict[str, Any]]:
+    """What an agent said: calls of tools with long arguments, and short results."""
+    question = {"role": "user", "content": "Where are my orders?"}
+    history = [question]
+    for number in range(turns):
+        arguments = json.dumps({"query": f"order {number}: " + " order" * 300})
+        call = {"id": f"call-{number}", "name": "find_orders", "arguments": arguments}
+        history += [
+            {"role": "assistant", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": call["id"], "content": "none"},
+        ]
+    return [*history, {"role": "assistant", "content": "There are none."}, question]
+
+
+async def test_a_history_of_tool_calls_is_condensed_to_its_budget(http: httpx.AsyncClient):
+    history = agent_history(turns=10)
+    body = {"messages": history, "user_id": "ann", "budget_tokens": 1500}
+    done = (await http.post("/api/chat/optimize", json=body)).json()
+    assert done["tokens_before"] > 3000
+    assert done["tokens_after"] <= 1500
+    assert done["messages"][-1] == history[-1]
+
+
+async def test_the_tokens_of_a_context_are_those_that_its_optimization_counts(http: httpx.AsyncClient):
+    [start, *_] = await streamed(http, {"messages": agent_history(turns=2), "user_id": "ann"})
+    context = (await http.get(f"/api/conversation/context/{quote(start['data']['id'], safe='')}")).json()
+    body = {"messages": context["messages"], "user_id": "ann", "budget_tokens": 10_000}
+    assert (await http.post("/api/chat/optimize", json=body)).json()["tokens_before"] == context["tokens"] > 600
+
+
+async def test_the_budget_that_a_refusal_names_is_enough(http: httpx.AsyncClient):
+    developer = {"role": "developer", "content": "Answer briefly." * 20}
+    body = {"messages": [developer, *agent_history(turns=10)[:-2]], "user_id": "ann", "budget_tokens": 100}
+    refused = await http.post("/api/chat/optimize", json=body)
+    assert refused.status_code == 400
+    [needed] = re.findall(r"need (\d+) tokens", refused.json()["detail"])
+    done = await http.post("/api/chat/optimize", json={**body, "budget_tokens": int(needed)})
+    assert done.status_code == 200, done.text
+    assert done.json()["condensed_messages"] > 0
+
+
 async def test_a_budget_that_nothing_fits_is_refused(http: httpx.AsyncClient, simulator: SimulatorAdmin):
     body = {"messages": HISTORY, "user_id": "ann", "budget_tokens": 100}
     refused = await http.post("/api/chat/optimize", json=body)
     assert (refused.status_code, "budget_tokens" in refused.json()["detail"]) == (400, True)
     assert await simulator.billed() == []
+
+
+class HeldVocabulary:
+    """A vocabulary whose counts wait until the test lets them go on."""
+
+    def __init__(self) -> None:
+        self.is_counting, self.may_go_on = threading.Event(), threading.Event()
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        self.is_counting.set()
+        assert self.may_go_on.wait(5), "the event loop waits for the count"
+        return [0] * len(text)
+
+
+@pytest.mark.parametrize("counted", ["optimize", "context", "count_tokens"])
+async def test_other_requests_are_answered_while_tokens_are_counted(
+    counted: str, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+):
+    [start, *_] = await streamed(http, BODY)
+    said = [{"role": "user", "content": "Which plan has SSO?"}]
+    bodies: dict[str, tuple[str, str, dict[str, Any] | None]] = {
+        "optimize": ("POST", "/api/chat/optimize", {"messages": said, "user_id": "ann", "budget_tokens": 2000}),
+        "context": ("GET", f"/api/conversation/context/{quote(start['data']['id'], safe='')}", None),
+        "count_tokens": ("POST", "/v1/messages/count_tokens", {"model": "claude-haiku-4-5", "messages": said}),
+    }
+    held = HeldVocabulary()
+    monkeypatch.setattr("parley.domain.tokens._encoding", lambda: held)
+    method, path, body = bodies[counted]
+    counting = asyncio.create_task(http.request(method, path, json=body))
+    async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+        assert await asyncio.to_thread(held.is_counting.wait, TEST_TIMEOUT_SECONDS)
+        assert (await http.get("/healthz")).status_code == 200
+        held.may_go_on.set()
+        answer = await counting
+    assert answer.status_code == 200, answer.text
 
 
 async def test_performance_is_over_a_time(http: httpx.AsyncClient, client: Client):

@@ -158,10 +158,19 @@ async def test_a_sign_out_ends_the_sign_in_at_every_gateway(gateway: Running, ba
         ({}, "0" * 64),
         ({"origin": "https://example.com"}, None),
         ({"origin": "null"}, None),
+        ({"origin": "http://["}, None),
         ({"sec-fetch-site": "same-site"}, None),
         ({"sec-fetch-site": "cross-site"}, None),
     ],
-    ids=["no token", "another token", "another origin", "no origin", "another site's origin", "another site"],
+    ids=[
+        "no token",
+        "another token",
+        "another origin",
+        "no origin",
+        "no address",
+        "another site's origin",
+        "another site",
+    ],
 )
 async def test_a_form_of_another_page_changes_nothing(
     headers: dict[str, str], token: str | None, gateway: Running, key

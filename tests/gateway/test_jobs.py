@@ -242,6 +242,43 @@ async def test_events_come_over_a_websocket_too(gateway: Running, http: httpx.As
     assert events[-1]["data"]["status"] == "completed"
 
 
+async def test_a_websocket_stays_open_whatever_its_reader_sends(
+    gateway: Running, http: httpx.AsyncClient, secret: str, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+):
+    """A server that does not read does not see the answers to its pings, and takes the connection for dead."""
+    monkeypatch.setattr("gateway.feeds.HEARTBEAT_SECONDS", 0.05)
+    gateway.server.config.ws_ping_interval, gateway.server.config.ws_ping_timeout = 0.05, 1.0
+    await gates(simulator, closed=True)
+    job = (await http.post(f"{JOBS}/generate", json=WAITING)).json()
+    async with asyncio.timeout(TEST_TIMEOUT_SECONDS), events_socket(gateway, job["url"], secret) as socket:
+        for message in ("hello", b"hello", "hello"):
+            await socket.send(message)
+        # They take two seconds, longer than the server waits for the answer to a ping.
+        assert "end" not in [json.loads(await socket.recv())["event"] for _ in range(40)]
+
+
+async def test_a_reader_of_a_websocket_who_leaves_is_noticed_before_the_next_event(
+    gateway: Running, http: httpx.AsyncClient, secret: str, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("gateway.feeds.HEARTBEAT_SECONDS", 2.0 * TEST_TIMEOUT_SECONDS)
+    await gates(simulator, closed=True)
+    job = (await http.post(f"{JOBS}/generate", json=WAITING)).json()
+    feeds = gateway.server._gateway.feeds
+    async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+        async with events_socket(gateway, job["url"], secret) as socket:
+            await socket.recv()
+            assert feeds._feeds
+        while feeds._feeds:
+            await asyncio.sleep(0.01)
+
+
+def events_socket(gateway: Running, job_url: str, secret: str) -> websockets.connect:
+    """A WebSocket with the events of a job, once it is entered."""
+    headers = {"authorization": f"Bearer {secret}"}
+    address = f"{gateway.url.replace('http', 'ws', 1)}{job_url}/events"
+    return websockets.connect(address, additional_headers=headers, proxy=None)
+
+
 async def test_a_websocket_without_a_key_is_refused_with_a_problem(gateway: Running):
     address = f"{gateway.url.replace('http', 'ws')}{JOBS}/x/events"
     with pytest.raises(websockets.InvalidStatus) as refused:
@@ -427,6 +464,9 @@ async def test_readers_of_events_are_sent_away_when_their_key_is_revoked(
                 events = [json.loads(text) async for text in socket]
     assert "event: end" not in lines
     assert all(event["event"] != "end" for event in events)
+    async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+        while gateway.server._gateway.feeds._feeds:
+            await asyncio.sleep(0.01)
 
 
 async def test_events_are_asked_for_again_elsewhere_where_a_gateway_ends(
@@ -480,6 +520,14 @@ async def test_another_type_and_a_large_body_are_refused(http: httpx.AsyncClient
 
     chunked = await http.post(f"{JOBS}/generate", content=pieces(), headers={"content-type": "application/json"})
     assert (chunked.status_code, chunked.json()["code"]) == (413, "BodyTooLarge")
+
+
+@pytest.mark.parametrize("path", ["session-analysis", "auto-analyze"])
+async def test_a_json_body_is_limited_also_where_files_are_uploaded(path: str, http: httpx.AsyncClient):
+    """JSON is read whole into memory, and files are not."""
+    large = json.dumps({"user_id": "ann", "surprise": "x" * 100_000}).encode()
+    answer = await http.post(f"{JOBS}/{path}", content=large, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (413, "BodyTooLarge")
 
 
 async def test_a_body_that_stops_is_refused(impatient: Running, client: Client):

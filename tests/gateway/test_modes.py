@@ -1,6 +1,7 @@
 """Which mode a generation over HTTP runs in: the header, else the key, else the action's policy, else durable."""
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -136,6 +137,33 @@ async def test_a_key_that_runs_in_one_mode_is_paid_once_in_both(
         assert end["data"]["content"] in inline.text.replace('\\"', '"')
         assert len(await simulator.requests()) == 1
         assert await client.audit() == []
+    await sinks.close()
+    await receiver.close()
+
+
+async def test_an_answer_that_workers_can_only_store_goes_on_where_it_broke(
+    backend: Backend, client: Client, settings: Settings, simulator: SimulatorAdmin
+):
+    """The gateway cannot listen for deltas, and reads what is stored. What it has sent is not generated again."""
+    database, sinks = backend.database, Sinks(backend.database, settings)
+    taken = socket.create_server(("127.0.0.1", 0))
+    receiver = SocketReceiver(
+        PROCESS_HUB, settings.model_copy(update={"stream_host": "127.0.0.1", "stream_port": taken.getsockname()[1]})
+    )
+    receiving = Backend(backend.temporal, database, settings, receiver)
+    secret = (await client.gateway_keys.create("app")).secret
+    async with (
+        running_workers(backend.temporal, database, settings, sinks=sinks),
+        running_gateway(receiving, settings.model_copy(update={"gateway_port": 0})) as gateway,
+        gateway.http(secret, headers={"x-parley-mode": "durable"}) as http,
+    ):
+        await simulator.fault("cut")
+        async with http.stream("POST", "/api/chat/stream", json=BODY) as stream:
+            *texts, end = [event async for event in read_events(stream)][1:]
+        assert "".join(event["data"]["text"] for event in texts) == end["data"]["content"]
+        broken, rest = await simulator.billed()
+        assert rest["output_tokens"] < broken["output_tokens"]
+    taken.close()
     await sinks.close()
     await receiver.close()
 

@@ -18,6 +18,7 @@ from parley.domain.budgets import Period
 from parley.settings import Settings
 from parley.testing import SimulatorAdmin
 from tests.gateway.parts import Running, with_open_models
+from tests.parts import TEST_TIMEOUT_SECONDS
 from tests.storage.ledger_fixture import until
 
 MODEL = "gpt-4o-mini"
@@ -402,6 +403,38 @@ class TestRepetition:
         await simulator.gate(closed=False, provider="openai")
         assert (await asking).choices[0].message.content
         assert len(await simulator.requests()) == 1
+
+    async def test_a_retry_that_was_answered_leaves_nothing_to_a_later_request(
+        self, gateway: Running, http: httpx.AsyncClient, simulator: SimulatorAdmin, caplog: pytest.LogCaptureFixture
+    ):
+        """The retry came before the end of the connection that it replaces was noticed."""
+        caplog.set_level("INFO", "parley.gateway")
+        retries = gateway.server._gateway.retries
+
+        def asked(retry_count: str) -> asyncio.Task[httpx.Response]:
+            headers = {"x-stainless-retry-count": retry_count, "x-parley-cache": "off"}
+            return asyncio.create_task(http.post(PATH, json={"model": MODEL, "messages": ASK}, headers=headers))
+
+        async def asked_twice(joined: int) -> tuple[asyncio.Task[httpx.Response], asyncio.Task[httpx.Response]]:
+            await simulator.gate(closed=True, provider="openai")
+            asking = asked("0")
+            await simulator.requests(at_least=joined)
+            again = asked("1")
+            async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+                while retries.joined < joined:
+                    await asyncio.sleep(0.01)
+            return asking, again
+
+        left, retry = await asked_twice(1)
+        left.cancel()
+        await until(lambda: has_left(caplog))
+        await simulator.gate(closed=False, provider="openai")
+        earlier = (await retry).json()
+        answers = await asked_twice(2)
+        await simulator.gate(closed=False, provider="openai")
+        one, other = [(await answer).json()["id"] for answer in answers]
+        assert one == other != earlier["id"]
+        assert len(await simulator.billed()) == 2
 
     async def test_equal_requests_that_no_sdk_repeats_are_separate(
         self, sdk: openai.AsyncOpenAI, simulator: SimulatorAdmin

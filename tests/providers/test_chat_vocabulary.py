@@ -156,7 +156,16 @@ async def test_anthropic_has_names_of_its_own_for_the_choice_of_a_tool(choice: A
 
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
-    [('{"city": "Os', {"arguments": '{"city": "Os'}), ("[1]", {"arguments": [1]}), ('{"city": 1}', {"city": 1})],
+    [
+        ('{"city": "Os', {"arguments": '{"city": "Os'}),
+        ("[1]", {"arguments": [1]}),
+        ('{"city": 1}', {"city": 1}),
+        ('{"city": NaN}', {"arguments": '{"city": NaN}'}),
+        ('{"city": 1e999}', {"arguments": '{"city": 1e999}'}),
+        ('{"city": "\\ud83d"}', {"city": "\ufffd"}),
+        ("[" * 100_000, {"arguments": "[" * 100_000}),
+    ],
+    ids=["cut", "list", "object", "nan", "1e999", "surrogate", "deep"],
 )
 async def test_arguments_that_a_model_wrote_by_mistake_reach_anthropic_as_an_object(arguments: str, wanted: object):
     call = ToolCall(id="c", name="get_weather", arguments=arguments)

@@ -76,6 +76,21 @@ async def test_the_nearest_valid_memories_come_first(store: Store):
     assert await store.near(1) == [("near", 0.995), ("far", 0.0)]
 
 
+async def test_a_repeated_correction_changes_nothing(database: Database, store: Store):
+    wrong, new_id = memory("Bergen", predicate="lives_in"), uuid4()
+    await store.add(wrong)
+    for _ in range(2):
+        async with database.transaction() as tx:
+            made = await memories.correct(tx, WORKSPACE, USER, wrong.id, "Oslo", new_id)
+        assert (made.id, made.value) == (new_id, "Oslo")
+    assert await store.values() == ["Oslo"]
+    await store.forget(new_id)
+    async with database.transaction() as tx:
+        with pytest.raises(NotFound):
+            await memories.correct(tx, WORKSPACE, USER, wrong.id, "Oslo", new_id)
+    assert await store.values() == []
+
+
 async def test_what_has_no_vector_of_the_model_is_compared_as_well(store: Store):
     old, other, new = memory("old", minutes=1), memory("of another model", minutes=2), memory("new", minutes=3)
     await store.add(old, other, new)

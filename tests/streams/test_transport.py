@@ -190,6 +190,19 @@ class TestAttempts:
         new.send(word("two"))
         assert await read(reader, 2) == ["one ", "two"]
 
+    async def test_an_attempt_of_a_stream_that_is_only_stored_goes_on(self, streams: Streams) -> None:
+        """No process can be asked what its readers have."""
+        dead = streams.sink("")
+        await dead.open()
+        dead.send(word("one "))
+        await until(lambda: is_stored(streams, 1))
+        new = streams.sink("")
+        delivered = await new.open()
+        assert (delivered.attempt, delivered.text) == (2, "one ")
+        new.send(word("two"))
+        await new.close()
+        assert await is_stored(streams, 2)
+
     async def test_a_receiver_with_other_deltas_gets_no_more(
         self, streams: Streams, monkeypatch: pytest.MonkeyPatch
     ) -> None:

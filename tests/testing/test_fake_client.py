@@ -13,6 +13,7 @@ from parley import (
     IdempotencyConflict,
     InvalidInput,
     JobFailed,
+    MemoryChanged,
     Meta,
     NotFound,
     Refusal,
@@ -127,6 +128,8 @@ async def test_a_conversation_knows_what_was_said_and_what_is_remembered():
     talk = client.conversation("talk", user_id="ann")
     await talk.say("My dog is called Rex.", turn_id="one")
     await talk.correct_memory(memory.id, "Oslo")
+    with pytest.raises(MemoryChanged):
+        await talk.correct_memory(memory.id, "Paris")
     await talk.set_preferences({"tone": "dry"})
     async with talk.stream("What is it called?") as stream:
         deltas = [delta.text async for delta in stream if isinstance(delta, TextDelta)]

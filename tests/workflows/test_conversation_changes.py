@@ -16,6 +16,7 @@ from parley import (
     ConversationHandle,
     InvalidInput,
     Memory,
+    MemoryChanged,
     NotFound,
 )
 from parley.domain.conversation.contract import CONTEXT, COST, ContextState, workflow_id
@@ -80,6 +81,9 @@ class TestChanges:
         memory = await remembered(client, "Bergen")
         await talk.say("Hello!")
         made = await talk.correct_memory(memory.id, "Oslo")
+        assert await client.memory.show(USER) == [made]
+        with pytest.raises(MemoryChanged, match="'Oslo'"):
+            await talk.correct_memory(memory.id, "Paris")
         assert await client.memory.show(USER) == [made]
         await talk.say("In which city do I live?")
         assert "The user lives in Oslo" in (await talk.context())[-1].text

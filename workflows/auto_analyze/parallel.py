@@ -32,7 +32,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.policies import BULK_STEP, LOCAL_STEP
 
 # After so many failures of streams that labelled nothing between them, the rest is labelled sequentially. One outage
-# ends all streams at once: it is no reason to label a million sessions one batch after the other.
+# ends all streams at once, and does not make a run of a million sessions slow for the rest of its time.
 TOLERATED_STREAM_FAILURES = 3
 # One step reads so many batches, within 2 KB.
 READ_AT_ONCE = 24

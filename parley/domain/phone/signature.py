@@ -56,12 +56,12 @@ def is_signed(
 
 
 def _forms(url: str) -> tuple[str, ...]:
-    parts = urlsplit(url)
-    standard = STANDARD_PORTS.get(parts.scheme)
     try:
+        parts = urlsplit(url)
         port = parts.port
     except ValueError:
         return (url,)
+    standard = STANDARD_PORTS.get(parts.scheme)
     if standard is None or port not in (None, standard):
         return (url,)
     host = parts.netloc.rpartition(":")[0] if port is not None else parts.netloc

@@ -39,6 +39,28 @@ async def test_a_webhook_without_the_right_signature_is_refused(gateway: Running
         assert (await http.post("/phone/voice", json=fields, headers={HEADER: right})).status_code == 415
 
 
+@pytest.mark.parametrize("path", ["/phone/voice", "/phone/action", "/phone/status"])
+async def test_a_form_with_more_fields_than_twilio_sends_is_refused(
+    path: str, gateway: Running, twilio: Twilio, caplog: pytest.LogCaptureFixture
+):
+    many = {f"Field{number}": "x" for number in range(501)}
+    async with gateway.http() as http:
+        unsigned = await http.post(path, data=many)
+    for refused in (unsigned, await twilio.post(path, many)):
+        assert (refused.status_code, refused.json()["code"]) == (403, "NotSigned")
+    assert "no handler expected" not in caplog.text
+
+
+async def test_what_names_no_address_is_not_signed(backend: Backend, settings: Settings, client: Client):
+    """A proxy passes on what its caller says."""
+    changes = {"gateway_trusted_proxies": "127.0.0.1", "gateway_trusted_hosts": "*"}
+    trusting = Backend(backend.temporal, backend.database, settings.model_copy(update=changes))
+    async with running_gateway(trusting, trusting.settings) as running, running.http() as http:
+        fields = Twilio(running).phone().form()
+        refused = await http.post("/phone/voice", data=fields, headers={"x-forwarded-host": "[", HEADER: "x"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "NotSigned")
+
+
 async def test_a_repeated_field_counts_with_each_of_its_values(gateway: Running, twilio: Twilio):
     body = "CallSid=CA1&From=%2B15550100001&To=%2B15550100002&Extra=b&Extra=a&CallStatus=ringing"
     fields = [
