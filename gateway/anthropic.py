@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from gateway import sse
 from gateway.auth import CurrentCaller, KeyedRoute, requires
-from gateway.dropin import Asked, about, answers_with, body_of, respond
+from gateway.dropin import ReadBody, about, answers_with, body_of, respond
 from gateway.errors import VENDOR_ERRORS, Problem, anthropic_error
 from gateway.fields import Fields, fields_of, message
 from parley.domain.errors import InvalidInput
@@ -75,7 +75,7 @@ def _count(asked: dict[str, Any]) -> int:
     return count_messages(asked["messages"]) + sum(map(count_json, described))
 
 
-def read(fields: Fields, *, needs_max_tokens: bool = True) -> Asked:
+def read(fields: Fields, *, needs_max_tokens: bool = True) -> ReadBody:
     """What a body asks for.
 
     Raises:
@@ -105,7 +105,7 @@ def read(fields: Fields, *, needs_max_tokens: bool = True) -> Asked:
         fields.allow(name, *values)
     fields.end(**HINTS)
     given = {name: value for name, value in arguments.items() if value is not None}
-    return Asked(model=model, arguments=given, user=user, stream=stream, names=NAMES, dropped=cached.names)
+    return ReadBody(model=model, arguments=given, user=user, stream=stream, names=NAMES, dropped=cached.names)
 
 
 class _Hints:

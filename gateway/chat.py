@@ -1,4 +1,4 @@
-"""The specification's endpoints: a streamed answer, a conversation's context, its optimization, performance."""
+"""Chat: a streamed answer, the context of a conversation, a shorter history, and the performance of a workspace."""
 
 import asyncio
 import re

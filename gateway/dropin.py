@@ -64,7 +64,7 @@ def answers_with(declared: dict[str, Any], *required: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReadBody:
     """What a body asks for.
 
     model: as the caller named it. user: the user that the body names.
@@ -110,7 +110,7 @@ class Writes(Protocol):
     def __call__(self, id: str) -> Writer: ...
 
 
-async def respond(request: Request, caller: Caller, asked: Asked, writes: Writes) -> Response:
+async def respond(request: Request, caller: Caller, asked: ReadBody, writes: Writes) -> Response:
     """Answer a request in a vendor's format.
 
     Raises:
@@ -147,7 +147,7 @@ async def request_key(gateway: Gateway, caller: Caller, request: Request) -> Asy
 
 
 async def _respond(
-    gateway: Gateway, caller: Caller, request: Request, asked: Asked, answer: Answer, writer: Writer
+    gateway: Gateway, caller: Caller, request: Request, asked: ReadBody, answer: Answer, writer: Writer
 ) -> Response:
     headers = {"x-parley-job-id": quote(answer.id, safe=""), "x-parley-mode": answer.mode.value}
     if not asked.stream:
@@ -218,7 +218,7 @@ def _safe(text: str) -> str:
     return re.sub(r"[^\x20-\x7e]", "?", text)
 
 
-def _generation(request: Request, caller: Caller, asked: Asked) -> GenerateInput:
+def _generation(request: Request, caller: Caller, asked: ReadBody) -> GenerateInput:
     """What is asked, by the body and the headers. Without a user, the user is the key."""
     chosen = chosen_by_headers(request)
     settings = caller.client.settings

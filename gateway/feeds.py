@@ -153,7 +153,6 @@ class _Place:
     version: int = 0
     labels: int = 0
     key: str = ""
-    is_at_end: bool = False
 
     @classmethod
     def after(cls, event_id: str) -> "_Place":

@@ -164,9 +164,7 @@ class InlineGenerate:
         )
         return stream
 
-    async def embed(
-        self, request: EmbeddingInput, key: str, *, time_limit: float = TIME_LIMIT_SECONDS
-    ) -> EmbeddingResult:
+    async def embed(self, request: EmbeddingInput, key: str) -> EmbeddingResult:
         """Request vectors: one paid request, tried again as every paid step is.
 
         It runs on if the caller is cancelled. Requests with one key are one paid request.
@@ -174,7 +172,6 @@ class InlineGenerate:
         Args:
             request: what to embed.
             key: the idempotency key.
-            time_limit: in seconds, as for `run`.
 
         Raises:
             Ending: it is closed, or closes.
@@ -183,16 +180,15 @@ class InlineGenerate:
             JobFailed: the provider does not serve it; `retry_after` is set if it asks for a wait.
         """
         job = EmbeddingJob(input=request, key=key)
-        return await self._one_call(partial(self._embedding.embed, job), job, time_limit)
+        return await self._one_call(partial(self._embedding.embed, job), job, TIME_LIMIT_SECONDS)
 
-    async def speak(self, request: SpeechInput, *, time_limit: float = SPEECH_SECONDS) -> Speech | None:
+    async def speak(self, request: SpeechInput) -> Speech | None:
         """Have a voice say a text: one paid request. The same text, voice and settings are paid once.
 
         Where no voice answers in time, a recorded sentence with the same words is returned; None: there is none.
 
         Args:
             request: what to say.
-            time_limit: in seconds, as for `run`.
 
         Raises:
             Ending: it is closed, or closes.
@@ -200,8 +196,8 @@ class InlineGenerate:
         """
         job = SpeechJob(input=request)
         try:
-            async with asyncio.timeout(time_limit):
-                return await self._one_call(partial(self._speech.speak, job), job, time_limit)
+            async with asyncio.timeout(SPEECH_SECONDS):
+                return await self._one_call(partial(self._speech.speak, job), job, SPEECH_SECONDS)
         except (JobFailed, TimeoutError) as error:
             log.warning("no voice answers: %s", error or type(error).__name__)
             return await asyncio.to_thread(clip_of, self._settings.speech_clips_dir, request.request.text)
@@ -219,12 +215,11 @@ class InlineGenerate:
                 raise GenerationRefused(Refusal(code=REFUSALS[error.type], message=error.message)) from None
             raise job_failure(error) from None
 
-    async def turn(self, step: ComposeStep, *, time_limit: float = TIME_LIMIT_SECONDS) -> TurnOutcome:
+    async def turn(self, step: ComposeStep) -> TurnOutcome:
         """Answer a stored turn of a conversation, as its workflow does. It runs on if the caller is cancelled.
 
         Args:
             step: the turn.
-            time_limit: in seconds, as for `run`.
 
         Raises:
             Ending: it is closed, or closes.
@@ -232,7 +227,7 @@ class InlineGenerate:
         """
         self._check_open()
         job_id = turn_job_id(step.workspace_id, step.conversation_id, step.turn_id)
-        engine = InlineEngine(self._steps, job_id, datetime.now(UTC) + timedelta(seconds=time_limit))
+        engine = InlineEngine(self._steps, job_id, datetime.now(UTC) + timedelta(seconds=TIME_LIMIT_SECONDS))
         try:
             return await asyncio.shield(self._tasks.start(TurnRun(engine, step).outcome()))
         except ApplicationError as error:

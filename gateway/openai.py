@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 
 from gateway import sse
 from gateway.auth import CurrentCaller, KeyedRoute, requires
-from gateway.dropin import Asked, about, answers_with, respond
+from gateway.dropin import ReadBody, about, answers_with, respond
 from gateway.errors import VENDOR_ERRORS, Problem, openai_error
 from gateway.fields import Fields, fields_of, message
 from parley.domain.errors import InvalidInput
@@ -56,7 +56,7 @@ async def create_completion(caller: CurrentCaller, request: Request) -> Response
     return await respond(request, caller, asked, lambda id: Completion(id, asked.model, with_usage=with_usage))
 
 
-def read(fields: Fields) -> tuple[Asked, bool]:
+def read(fields: Fields) -> tuple[ReadBody, bool]:
     """What a body asks for, and whether a stream ends with its usage.
 
     Raises:
@@ -83,7 +83,7 @@ def read(fields: Fields) -> tuple[Asked, bool]:
     fields.end(**HINTS)
     given = {name: value for name, value in arguments.items() if value is not None}
     names = NAMES if user else {**NAMES, "user_id": "safety_identifier"}
-    return Asked(model=model, arguments=given, user=user or safety, stream=stream, names=names), with_usage
+    return ReadBody(model=model, arguments=given, user=user or safety, stream=stream, names=names), with_usage
 
 
 def _stream_options(fields: Fields, *, stream: bool) -> bool:

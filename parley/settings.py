@@ -31,7 +31,7 @@ DEFAULT_POLICY = Path(__file__).parent / "domain" / "generate" / "default_policy
 SETTLE_GRACE_SECONDS = 15.0
 
 PREFIX = "PARLEY_"
-# Vendors' variables, those of AutoAnalyze's specification, and the database's have the names that others use too.
+# Vendors' variables, those of AutoAnalyze and the database's have the names that others use too.
 UNPREFIXED = (
     *("openai_", "anthropic_", "elevenlabs_", "local_", "twilio_"),
     *("discovery_", "parallel_", "sessions_per_stream", "max_staleness", "database_url"),

@@ -19,7 +19,7 @@ from parley.domain.conversation.contract import TurnResult
 from parley.domain.errors import ParleyError, Unreachable
 from parley.domain.phone.contract import TurnMeasures
 from parley.domain.phone.heard import speech_seconds
-from parley.domain.phone.tools import Asked, UnknownToolCall, read_call
+from parley.domain.phone.tools import AskedAction, UnknownToolCall, read_call
 from parley.domain.requests import ChatReply, Finish, Usage
 from parley.domain.speech import SpokenText
 from parley.domain.streaming import Delta, TextDelta, ToolCallDelta
@@ -65,7 +65,7 @@ class Turn:
     is_resumed: bool = False
     skip: int = 0
     before: str = ""
-    asked: Asked | None = None
+    asked: AskedAction | None = None
     cost_usd: Decimal = Decimal(0)
     most_usd: Decimal | None = None
 

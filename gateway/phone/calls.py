@@ -481,8 +481,8 @@ class PhoneCalls:
         where = (call.workspace_id, call.call_sid)
         call.costs.update(await self.database.read(lambda tx: phone_calls.costs(tx, *where)))
 
-    async def is_least(self, call: OpenCall, usd: Decimal) -> bool:
-        """Whether the caps of the workspace leave no less than this.
+    async def caps_leave(self, call: OpenCall, usd: Decimal) -> bool:
+        """Whether the caps of the workspace leave so much.
 
         Raises:
             Unreachable: PostgreSQL does not answer.

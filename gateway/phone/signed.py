@@ -12,7 +12,6 @@ from parley.settings import Settings
 FORM = "application/x-www-form-urlencoded"
 # A webhook of Twilio's has some dozens.
 MOST_FIELDS = 500
-SECURE = {"http": "https", "ws": "wss"}
 SOCKETS = {"http": "ws", "https": "wss"}
 
 

@@ -258,7 +258,7 @@ class Talk:
         if turn.most_usd is None or turn.error not in (Refused.BUDGET_EXHAUSTED, CallSpent.__name__):
             return False
         with suppress(ParleyError):
-            return turn.error == CallSpent.__name__ or await self._calls.is_least(self._call, turn.most_usd)
+            return turn.error == CallSpent.__name__ or await self._calls.caps_leave(self._call, turn.most_usd)
         return False
 
     def _is_doubled(self, text: str) -> bool:

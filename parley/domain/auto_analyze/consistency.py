@@ -9,7 +9,7 @@ from parley.domain.auto_analyze.probing import Pair, share_alike
 from parley.domain.intervals import wilson
 from parley.domain.model import Model
 
-# The specification's aim for sessions with the same transcript.
+# The aim for sessions with the same transcript.
 AGREEMENT_AIM = 0.95
 # A label that more sessions have says little about them.
 CATCH_ALL_SHARE = 0.2

@@ -17,7 +17,7 @@ class UnknownToolCall(ValueError):
     """A tool that the number does not have, or arguments that it does not take. It quotes nothing of them."""
 
 
-class Asked(NamedTuple):
+class AskedAction(NamedTuple):
     """What the model asks for. `why`: its reason, for the person who takes over; empty where it gives none."""
 
     action: KeyAction
@@ -29,7 +29,7 @@ def tools_of(settings: NumberSettings) -> tuple[Tool, ...]:
     return tuple(_tool(name, settings) for name in settings.tools)
 
 
-def read_call(settings: NumberSettings, name: str, arguments: str) -> Asked:
+def read_call(settings: NumberSettings, name: str, arguments: str) -> AskedAction:
     """What a tool call of the model asks for.
 
     Args:
@@ -49,7 +49,7 @@ def read_call(settings: NumberSettings, name: str, arguments: str) -> Asked:
         raise UnknownToolCall(f"{name}: the arguments are not valid") from None
     if action.language is not None and action.language not in settings.codes:
         raise UnknownToolCall(f"{name}: the number does not have the language")
-    return Asked(action, str(given.get("reason") or "")[:LONGEST_REASON])
+    return AskedAction(action, str(given.get("reason") or "")[:LONGEST_REASON])
 
 
 def _action(name: AgentTool, given: Mapping[str, Any]) -> KeyAction:
