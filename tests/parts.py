@@ -5,7 +5,7 @@ import os
 import resource
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final, LiteralString, TypeVar
@@ -102,6 +102,16 @@ def reachable_directory() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="parley-test-") as directory:
         Path(directory).chmod(0o755)
         yield Path(directory)
+
+
+async def until(condition: Callable[[], Any]) -> Any:
+    """What the condition, which may be asynchronous, returns once it holds."""
+    async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+        while True:
+            found = condition()
+            if found := (await found if isinstance(found, Awaitable) else found):
+                return found
+            await asyncio.sleep(0.02)
 
 
 async def run_sql(url: str, statement: LiteralString, *parameters: Any) -> list[dict[str, Any]]:

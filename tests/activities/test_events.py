@@ -21,7 +21,8 @@ from parley.settings import Settings
 from parley.storage.tables import OutboxEvent
 from tests.activities.receiver import Receiver
 from tests.activities.test_secrets import everything_stored
-from tests.storage.ledger_fixture import LedgerFixture, until
+from tests.parts import until
+from tests.storage.ledger_fixture import LedgerFixture
 
 KEY = b"a very distinctive key 4711"
 SECRET = "whsec_" + base64.b64encode(KEY).decode()

@@ -13,7 +13,7 @@ from parley.domain.requests import Provider, Usage
 from starter.embedded import Addresses
 from tests.activities.scraping import free_address, scraped, values
 from tests.faults.scene import scene
-from tests.storage.ledger_fixture import until
+from tests.parts import until
 
 USAGE = Usage(input_tokens=1000, cached_input_tokens=400, output_tokens=200)
 

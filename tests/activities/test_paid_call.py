@@ -36,8 +36,8 @@ from parley.storage.database import Database
 from parley.storage.tables import Attempt, PaidRequest
 from tests.activities.asking import ANTHROPIC, ELEVENLABS, OPENAI, RATES, Ask, make, started
 from tests.activities.conftest import Opener
-from tests.parts import SimulatorAdmin, candidates_of, quick_settings
-from tests.storage.ledger_fixture import NOTHING, PRICE, LedgerFixture, until
+from tests.parts import SimulatorAdmin, candidates_of, quick_settings, until
+from tests.storage.ledger_fixture import NOTHING, PRICE, LedgerFixture
 
 CHATS = (ANTHROPIC, OPENAI)
 ALL = (*CHATS, ELEVENLABS)

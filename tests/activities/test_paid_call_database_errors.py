@@ -16,8 +16,8 @@ from parley.storage.ledger import Granted
 from tests.activities.asking import make, started
 from tests.activities.conftest import Opener
 from tests.activities.proxy import DatabaseProxy
-from tests.parts import SimulatorAdmin, run_sql
-from tests.storage.ledger_fixture import PRICE, LedgerFixture, until
+from tests.parts import SimulatorAdmin, run_sql, until
+from tests.storage.ledger_fixture import PRICE, LedgerFixture
 
 # The error is raised for the first two rows, also after a rollback: a sequence never goes back.
 FAIL_TWICE = """

@@ -12,8 +12,8 @@ from parley.storage.ledger import Settled
 from tests.activities.asking import ANTHROPIC, OPENAI, make, started
 from tests.activities.conftest import Opener
 from tests.activities.proxy import DatabaseProxy
-from tests.parts import SimulatorAdmin
-from tests.storage.ledger_fixture import NOTHING, PRICE, LedgerFixture, until
+from tests.parts import SimulatorAdmin, until
+from tests.storage.ledger_fixture import NOTHING, PRICE, LedgerFixture
 
 
 @pytest.fixture

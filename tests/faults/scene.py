@@ -30,8 +30,7 @@ from parley.storage.database import Database
 from parley.visibility import ALL
 from starter.embedded import Addresses
 from tests.faults.processes import AnyProcess, start
-from tests.parts import TEST_TIMEOUT_SECONDS, SimulatorAdmin, quick_settings, run_sql, running_simulator
-from tests.storage.ledger_fixture import until
+from tests.parts import TEST_TIMEOUT_SECONDS, SimulatorAdmin, quick_settings, run_sql, running_simulator, until
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from parley.domain.requests import Provider
 from starter.embedded import Addresses
 from tests.faults.scene import exited, scene
-from tests.storage.ledger_fixture import until
+from tests.parts import until
 
 
 async def test_an_answer_of_the_last_attempt_is_returned(stack: Addresses, template: str, tmp_path: Path) -> None:

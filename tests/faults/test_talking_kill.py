@@ -8,8 +8,7 @@ from parley.domain.conversation.contract import TURNS_PER_RUN
 from starter.embedded import Addresses
 from tests.faults.scene import scene
 from tests.faults.talking import Talk, Talking, faults_of, runs_of
-from tests.parts import TEST_TIMEOUT_SECONDS
-from tests.storage.ledger_fixture import until
+from tests.parts import TEST_TIMEOUT_SECONDS, until
 
 KILLS = ("worker", "gateway", "worker")
 TURNS = 10

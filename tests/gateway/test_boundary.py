@@ -9,7 +9,7 @@ from temporalio.client import Client as TemporalClient
 
 from parley import Backend, Client, Settings
 from tests.gateway.parts import Running, running_gateway, sent
-from tests.storage.ledger_fixture import until
+from tests.parts import until
 
 
 async def test_it_is_alive_and_ready(gateway: Running):

@@ -17,8 +17,8 @@ from parley.domain.errors import ErrorKind, IdempotencyConflict, JobFailed
 from parley.domain.generate.contract import GenerateInput, GenerateResult
 from parley.settings import DEFAULT_POLICY, Settings
 from parley.storage.tables import Attempt, Generation
-from tests.parts import SimulatorAdmin
-from tests.storage.ledger_fixture import LedgerFixture, until
+from tests.parts import SimulatorAdmin, until
+from tests.storage.ledger_fixture import LedgerFixture
 
 USER, KEY = "ann", "order-7"
 QUESTION = "What does the export to CSV contain?"

@@ -18,8 +18,7 @@ from parley.domain.budgets import Period
 from parley.settings import Settings
 from parley.testing import SimulatorAdmin
 from tests.gateway.parts import Running, with_open_models
-from tests.parts import TEST_TIMEOUT_SECONDS
-from tests.storage.ledger_fixture import until
+from tests.parts import TEST_TIMEOUT_SECONDS, until
 
 MODEL = "gpt-4o-mini"
 ASK: list[Any] = [{"role": "user", "content": "Which plan has SSO?"}]

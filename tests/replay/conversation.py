@@ -1,14 +1,12 @@
 """Representative runs of `Conversation`. Each waits for what is done between turns, so that the order is the same."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from unittest import mock
 
 from parley import CachePolicy, Client, ConversationHandle
 from parley.domain.conversation.context import MOST_EXCHANGES
 from parley.domain.conversation.contract import Ended, workflow_id
 from parley.domain.errors import ConversationClosed
-from tests.parts import SimulatorAdmin
+from tests.parts import SimulatorAdmin, until
 from tests.replay.generate import USER
 from workflows import conversation
 
@@ -19,12 +17,6 @@ def opened(client: Client) -> ConversationHandle:
 
 def of(client: Client) -> str:
     return workflow_id(client.workspace_id, "talk")
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
-        while not await condition():
-            await asyncio.sleep(0.02)
 
 
 async def said(client: Client, count: int) -> None:

@@ -1,7 +1,6 @@
 """The ledger's operations for tests: one workspace, one user and one job unless a test says otherwise."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -51,13 +50,6 @@ EXPIRED = replace(TERMS, lease_seconds=0)
 
 def reply(text: str = "well said", *, usage: Usage = USAGE, model: str = "vendor/model-1") -> ChatReply:
     return ChatReply(text=text, finish=Finish.STOP, usage=usage, model=model)
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until the condition holds, for at most 20 seconds."""
-    async with asyncio.timeout(20):
-        while not await condition():
-            await asyncio.sleep(0.02)
 
 
 class LedgerFixture:

@@ -13,7 +13,8 @@ from parley.storage import breaker
 from parley.storage.breaker import FLEET, BreakerTerms, BreakerView, Passes
 from parley.storage.database import Database
 from parley.storage.driver import fetch
-from tests.storage.ledger_fixture import BOUND, NOTHING, TERMS, WORKSPACE, LedgerFixture, until
+from tests.parts import until
+from tests.storage.ledger_fixture import BOUND, NOTHING, TERMS, WORKSPACE, LedgerFixture
 
 PROVIDER = Provider.ANTHROPIC
 LONG = BreakerTerms(failures=3, open_seconds=60, probe_seconds=60)

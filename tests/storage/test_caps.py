@@ -15,7 +15,8 @@ from parley.storage import budgets
 from parley.storage.driver import fetch
 from parley.storage.ledger import Granted
 from parley.storage.tables import OutboxEvent, utc_now
-from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, NOTHING, PRICE, LedgerFixture, reply, until
+from tests.parts import until
+from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, NOTHING, PRICE, LedgerFixture, reply
 
 MANY = 200
 THURSDAY = datetime(2026, 11, 26, 12, tzinfo=UTC)

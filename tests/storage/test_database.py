@@ -20,8 +20,7 @@ from parley.domain.model import storable
 from parley.storage.database import Database, is_transient
 from parley.storage.driver import atomic, defer
 from parley.storage.migrate import migrate
-from tests.parts import run_sql
-from tests.storage.ledger_fixture import until
+from tests.parts import run_sql, until
 
 
 @pytest.mark.parametrize(

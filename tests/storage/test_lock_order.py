@@ -15,7 +15,8 @@ from parley.domain.errors import Billed
 from parley.domain.requests import Provider
 from parley.storage import breaker
 from parley.storage.breaker import Passes
-from tests.storage.ledger_fixture import BOUND, EXPIRED, JOB, STEP, TERMS, USER, LedgerFixture, until
+from tests.parts import until
+from tests.storage.ledger_fixture import BOUND, EXPIRED, JOB, STEP, TERMS, USER, LedgerFixture
 
 OTHER_JOB, OTHER_USER = "other job", "bob"
 # Every row that two transactions may share, in the order of the page.

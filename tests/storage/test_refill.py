@@ -9,7 +9,8 @@ from sqlalchemy import text
 
 from parley.storage import energy, refill
 from parley.storage.tables import EnergyAccount, EnergyEntry
-from tests.storage.ledger_fixture import PRICE, USER, LedgerFixture, until
+from tests.parts import until
+from tests.storage.ledger_fixture import PRICE, USER, LedgerFixture
 
 DAILY = {"free": 20, "pro": 500}
 NEVER = "refill:1999-01-01"

@@ -1,7 +1,7 @@
 """Receivers and sinks on real sockets and PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,16 +26,6 @@ def word(text: str) -> TextDelta:
 
 def words(count: int, name: str = "w") -> list[str]:
     return [f"{name}{number} " for number in range(count)]
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Wait until the condition, which may be asynchronous, holds."""
-    async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
-        while True:
-            holds = condition()
-            if await holds if isinstance(holds, Awaitable) else holds:
-                return
-            await asyncio.sleep(0.005)
 
 
 async def read(reader: StreamReader, count: int) -> list[str]:

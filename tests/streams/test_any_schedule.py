@@ -15,8 +15,8 @@ from parley.domain.streaming import Delta, TextDelta
 from parley.storage.database import Database
 from parley.streams.resuming import resume
 from tests.activities.proxy import Proxy
-from tests.parts import quick_settings
-from tests.streams.conftest import Gateway, Streams, read, until, word
+from tests.parts import quick_settings, until
+from tests.streams.conftest import Gateway, Streams, read, word
 
 ACTIONS = ("send", "send", "send", "attempt", "send late", "cut", "restore", "resume", "repeat", "settle")
 SCHEDULES = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(1, 40)), max_size=25)

@@ -16,8 +16,8 @@ from parley.streams import receiver as receiver_module
 from parley.streams.frames import TOKEN_PURPOSE
 from parley.streams.hub import StreamHub
 from parley.streams.receiver import SocketReceiver
-from tests.parts import TEST_TIMEOUT_SECONDS
-from tests.streams.conftest import ACME, Streams, read, until, word
+from tests.parts import TEST_TIMEOUT_SECONDS, until
+from tests.streams.conftest import ACME, Streams, read, word
 
 # The library logs headers. What the tests' own connections log is not compared.
 NO_LOG = logging.getLogger("tests.streams.websockets")

@@ -15,8 +15,8 @@ from parley.streams import receiver as receiver_module
 from parley.streams.hub import StreamHub
 from parley.streams.resuming import poll, resume
 from tests.activities.proxy import DatabaseProxy, Proxy
-from tests.parts import ROOT, TEST_TIMEOUT_SECONDS
-from tests.streams.conftest import ACME, Gateway, Streams, read, until, word, words
+from tests.parts import ROOT, TEST_TIMEOUT_SECONDS, until
+from tests.streams.conftest import ACME, Gateway, Streams, read, word, words
 
 REPLY = ChatReply(text="the answer", finish=Finish.STOP, usage=Usage(), model="m")
 

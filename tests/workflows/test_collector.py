@@ -21,9 +21,8 @@ from parley.domain.session_analysis import COACHING_ACTION, ENERGY
 from parley.settings import Settings
 from parley.storage.database import Database
 from parley.testing import SimulatorAdmin
-from tests.parts import running_workers
+from tests.parts import running_workers, until
 from tests.short_sessions import listed, short
-from tests.storage.ledger_fixture import until
 from workflows import collector
 
 COACHING = ENERGY[COACHING_ACTION]

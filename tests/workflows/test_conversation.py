@@ -42,7 +42,7 @@ from parley.domain.housekeeping import PURGE, PurgeInput, PurgeReport
 from parley.domain.queues import WORKFLOWS
 from parley.settings import DEFAULT_POLICY, Settings
 from parley.storage.tables import Attempt, ConversationTurn, Generation, StoredConversation, UsageLog
-from tests.parts import SimulatorAdmin
+from tests.parts import SimulatorAdmin, until
 from tests.storage.ledger_fixture import LedgerFixture
 from workflows import conversation as workflow
 
@@ -93,13 +93,6 @@ async def runs(client: Client) -> int:
     """How many runs the conversation's workflow had."""
     query = f"WorkflowId = '{workflow_id(client.workspace_id, 'talk')}'"
     return len([found async for found in client.temporal.list_workflows(query)])
-
-
-async def until(condition: Any) -> Any:
-    async with asyncio.timeout(60):
-        while not (found := await condition()):
-            await asyncio.sleep(0.02)
-        return found
 
 
 async def waiting(client: Client, count: int) -> None:

@@ -17,8 +17,7 @@ from parley.domain.generate.contract import Cached, GenerateInput, GenerateResul
 from parley.domain.queues import WORKFLOWS
 from parley.settings import Settings
 from parley.storage.database import Database
-from tests.parts import SimulatorAdmin, reset_to_start
-from tests.storage.ledger_fixture import until
+from tests.parts import SimulatorAdmin, reset_to_start, until
 from tests.workflows.modes import BOTH_MODES, InlineClient, cancel, durable_only
 
 pytestmark = [pytest.mark.usefixtures("worker"), BOTH_MODES]

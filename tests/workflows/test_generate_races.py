@@ -22,8 +22,7 @@ from parley.domain.requests import Reply
 from parley.settings import DEFAULT_POLICY, Settings
 from parley.storage.database import Database
 from starter.embedded import Addresses
-from tests.parts import SimulatorAdmin, reset_to_start, running_workers
-from tests.storage.ledger_fixture import until
+from tests.parts import SimulatorAdmin, reset_to_start, running_workers, until
 from tests.workflows.modes import BOTH_MODES, cancel, durable_only, inline_client
 
 pytestmark = BOTH_MODES

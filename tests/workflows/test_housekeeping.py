@@ -25,8 +25,8 @@ from parley.storage.tables import CostAlert, OutboxEvent
 from starter.embedded import Addresses
 from tests.activities.receiver import Receiver
 from tests.faults.scene import scene
-from tests.parts import ROOT, TEST_TIMEOUT_SECONDS, running_workers
-from tests.storage.ledger_fixture import EXPIRED, LedgerFixture, until
+from tests.parts import ROOT, TEST_TIMEOUT_SECONDS, running_workers, until
+from tests.storage.ledger_fixture import EXPIRED, LedgerFixture
 from workflows.schedules import TIMETABLES, ensure_scheduled
 
 TIMES = {

@@ -24,8 +24,8 @@ from parley.settings import DEFAULT_POLICY, Settings
 from parley.storage import budgets, generations
 from parley.storage.database import Database
 from parley.storage.tables import Attempt, Budget, Generation, PaidRequest, UsageLog
-from tests.parts import SimulatorAdmin, running_workers
-from tests.storage.ledger_fixture import LedgerFixture, until
+from tests.parts import SimulatorAdmin, running_workers, until
+from tests.storage.ledger_fixture import LedgerFixture
 
 USER = "ann"
 QUESTION = "What does the export to CSV contain?"

@@ -23,8 +23,8 @@ from parley.storage.budgets import Envelope
 from parley.storage.ledger import Charge, Claim, Granted, Offer, Settlement
 from parley.storage.tables import Attempt, CachedAnswer, Generation, UsageLog, utc_now
 from parley.streams.hub import PROCESS_HUB
-from tests.parts import SimulatorAdmin
-from tests.storage.ledger_fixture import BOUND, RATES, TERMS, reply, until
+from tests.parts import SimulatorAdmin, until
+from tests.storage.ledger_fixture import BOUND, RATES, TERMS, reply
 from tests.workflows.modes import BOTH_MODES, durable_only
 
 pytestmark = [pytest.mark.usefixtures("worker"), BOTH_MODES]

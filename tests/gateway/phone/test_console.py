@@ -16,9 +16,9 @@ from parley import Backend, Client, Scope
 from parley.domain.phone.contract import CallStatus
 from parley.testing import SimulatorAdmin
 from tests.gateway.parts import Running
-from tests.gateway.phone.twilio import CALLER, NUMBER, Phone, Twilio, until
+from tests.gateway.phone.twilio import CALLER, NUMBER, Phone, Twilio
 from tests.gateway.test_console import HOSTILE, PHONE, browser, check_width, sign_in, visiting
-from tests.parts import TEST_TIMEOUT_SECONDS, run_sql
+from tests.parts import TEST_TIMEOUT_SECONDS, run_sql, until
 
 __all__ = ["browser"]
 pytestmark = pytest.mark.usefixtures("worker", "client")

@@ -13,8 +13,8 @@ from parley.domain.phone.contract import SESSION_ENDED, workflow_id
 from parley.testing import SimulatorAdmin
 from simulator.twilio.summary import turns_of
 from tests.gateway.parts import Running
-from tests.gateway.phone.twilio import CALLER, NUMBER, Phone, Twilio, simulated, until
-from tests.parts import TEST_TIMEOUT_SECONDS, run_sql
+from tests.gateway.phone.twilio import CALLER, NUMBER, Phone, Twilio, simulated
+from tests.parts import TEST_TIMEOUT_SECONDS, run_sql, until
 
 pytestmark = pytest.mark.usefixtures("worker", "client")
 # Enough for the upper bound of one answer, and not of two.

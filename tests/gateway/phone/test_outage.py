@@ -19,8 +19,8 @@ from parley.storage.spool import Spool
 from parley.storage.tables import Attempt, UsageLog
 from tests.activities.proxy import DatabaseProxy
 from tests.gateway.parts import Running, running_gateway
-from tests.gateway.phone.twilio import NUMBER, Twilio, until
-from tests.parts import SimulatorAdmin
+from tests.gateway.phone.twilio import NUMBER, Twilio
+from tests.parts import SimulatorAdmin, until
 from tests.storage.ledger_fixture import LedgerFixture
 
 pytestmark = pytest.mark.usefixtures("worker", "client")

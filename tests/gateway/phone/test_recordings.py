@@ -12,7 +12,8 @@ from parley import Backend, Client, Settings
 from parley.domain.phone.settings import Phrases
 from parley.testing import SimulatorAdmin
 from tests.gateway.parts import Running, running_gateway
-from tests.gateway.phone.twilio import Session, Twilio, until
+from tests.gateway.phone.twilio import Session, Twilio
+from tests.parts import until
 
 pytestmark = pytest.mark.usefixtures("client")
 APOLOGY = Phrases().apology

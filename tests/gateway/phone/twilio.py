@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -118,13 +118,6 @@ async def simulated(gateway: Running, script: str, speed: float = 10) -> Simulat
         [one] = await simulate(plan)
     assert [event.details for kind in ("error", "warning") for event in one.log.of(kind)] == []
     return one
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until the condition holds."""
-    async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
-        while not await condition():
-            await asyncio.sleep(0.02)
 
 
 class Session:
