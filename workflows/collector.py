@@ -24,7 +24,7 @@ with workflow.unsafe.imports_passed_through():
     from parley.domain.joint import MOST_MEMBERS
     from parley.domain.queues import provider_queue
     from workflows.operating import history_is_long
-    from workflows.policies import PAID_STEP
+    from workflows.policies import JOINT_STEP
 
 # Requests under way at once. Further sessions wait longer.
 MOST_REQUESTS = 20
@@ -107,7 +107,7 @@ class CoachingCollector:
                 JointStep(workspace_id=self._given.workspace_id, candidate=self._given.candidate, jobs=jobs),
                 task_queue=provider_queue(self._given.candidate.provider),
                 summary=f"{len(jobs)} sessions by one request",
-                **PAID_STEP,
+                **JOINT_STEP,
             )
         except ActivityError as error:
             if is_cancelled_exception(error):

@@ -84,6 +84,8 @@ AT_ONCE: dict[str, Any] = {
     ),
 }
 HEAR_STEP_AT_ONCE: dict[str, Any] = {**HEAR_STEP, **AT_ONCE}
+# A request that jobs share. Where its queue is long, or its worker is away, each of them goes on alone.
+JOINT_STEP: dict[str, Any] = {**PAID_STEP, "schedule_to_start_timeout": AT_ONCE["schedule_to_start_timeout"]}
 PAID_STEP_AT_ONCE: dict[str, Any] = {**PAID_STEP, **AT_ONCE, "schedule_to_close_timeout": timedelta(seconds=90)}
 
 # The pause before the candidates are tried again while all providers are down. It doubles, to keep the history small.

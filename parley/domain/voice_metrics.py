@@ -230,14 +230,15 @@ def as_measured(metrics: VoiceMetrics) -> tuple[Measured, ...]:
 def rep_speaker(words: Sequence[SpokenWord], session: Session) -> str:
     """The speaker label of the rep in a transcription: the one that talks most during the rep's turns.
 
-    Empty if no speaker talks during the rep's turns.
+    Sounds that are no words do not count: music in a turn may have the label of another speaker. Empty if no speaker
+    talks during the rep's turns.
     """
     starts = [turn.start for turn in session.turns]
     talked: dict[str, float] = {}
     for word in words:
         middle = (word.start + word.end) / 2
         turn = session.turns[max(bisect_right(starts, middle) - 1, 0)]
-        if turn.role == "rep" and turn.start <= middle <= turn.end:
+        if word.kind == "word" and turn.role == "rep" and turn.start <= middle <= turn.end:
             talked[word.speaker] = talked.get(word.speaker, 0.0) + word.end - word.start
     return max(sorted(talked), key=lambda speaker: talked[speaker], default="")
 

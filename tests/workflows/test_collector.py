@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -21,9 +22,10 @@ from parley.domain.session_analysis import COACHING_ACTION, ENERGY
 from parley.settings import Settings
 from parley.storage.database import Database
 from parley.testing import SimulatorAdmin
-from tests.parts import running_workers, until
+from tests.parts import TEST_TIMEOUT_SECONDS, running_workers, until
 from tests.short_sessions import listed, short
-from workflows import collector
+from worker import ROLES
+from workflows import collector, policies
 
 COACHING = ENERGY[COACHING_ACTION]
 SHARES = text("""
@@ -188,6 +190,19 @@ async def test_a_collector_that_was_terminated_loses_nothing(
         assert len(await simulator.billed()) == paid
         assert [report.costs.energy_charged for report in reports] == [COACHING] * 2
         assert await client.audit() == []
+
+
+async def test_sessions_do_not_wait_for_a_provider_whose_worker_is_away(
+    client: Client, temporal: TemporalClient, database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (policies.JOINT_STEP, policies.PAID_STEP_AT_ONCE):
+        monkeypatch.setitem(step, "schedule_to_start_timeout", timedelta(seconds=1))
+    waiting = settings.model_copy(update={"collect_seconds": 0.5})
+    there = tuple(role for role in ROLES if role != "anthropic")
+    async with running_workers(temporal, database, waiting, roles=there):
+        reports = await asyncio.wait_for(analysed(client, 2), TEST_TIMEOUT_SECONDS)
+        assert processed(reports)
+        assert {line.provider for report in reports for line in report.costs.lines} == {"openai"}
 
 
 def collector_of(client: Client) -> str:

@@ -67,7 +67,7 @@ def trends(earlier: Sequence[Past], current: Past) -> Trends:
     if not earlier:
         return Trends()
     sessions = (*earlier, current)
-    lines = [_trend("score", OVERALL, OVERALL, [one.coaching.overall_score for one in sessions], max)]
+    lines = [_trend("score", OVERALL, OVERALL, [_overall(one.coaching) for one in sessions], max)]
     for skill in current.coaching.skills:
         values = [_score(one.coaching, skill.id) for one in sessions]
         lines.append(_trend("score", skill.id, skill.title, values, max))
@@ -80,7 +80,14 @@ def _share(ratio: float | None) -> float | None:
     return None if ratio is None else round(100 * ratio, 1)
 
 
+def _overall(coaching: Coaching) -> int | None:
+    """None for a fallback: its neutral score says that no model answered, and nothing of the session."""
+    return None if coaching.fallback else coaching.overall_score
+
+
 def _score(coaching: Coaching, skill_id: str) -> int | None:
+    if coaching.fallback:
+        return None
     return next((skill.score for skill in coaching.skills if skill.id == skill_id), None)
 
 

@@ -39,3 +39,13 @@ def test_what_was_not_rated_is_a_gap():
     for name in ("overall", "opening_technique", "filler_words"):
         assert line(found, name).change is None
     assert Coaching.model_validate_json(coaching().model_dump_json()) == coaching()
+
+
+def test_a_session_that_no_model_rated_has_no_scores_and_its_habits():
+    rated = past("two", 50, fillers=2)
+    fallback = rated._replace(coaching=rated.coaching.model_copy(update={"fallback": True, "processed": False}))
+    found = trends([past("one", 85, opening=80)], fallback)
+    overall, opening = line(found, "overall"), line(found, "opening_technique")
+    assert (overall.values, overall.change, overall.best) == ((85, None), None, 85)
+    assert (opening.values, opening.change, opening.best) == ((80, None), None, 80)
+    assert line(found, "filler_words").values == (1, 2)
