@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
+from parley.domain.errors import Billed, StreamSuperseded
 from parley.domain.recommendations import REPEAT_SECONDS, Evidence, Repetition, Serving
 from parley.domain.reports import (
     FIRST_MONDAY,
@@ -43,6 +44,7 @@ from parley.domain.reports import (
     whole_steps,
     whole_weeks,
 )
+from parley.storage.ledger import WITHDRAWN
 from parley.storage.tables import USD, Attempt, Generation, PaidRequest, UsageLog
 from parley.storage.usage import PROMPT_CACHE_SAVED
 
@@ -73,6 +75,10 @@ SAME_REQUEST = and_(
 # Between the clocks of Temporal and of the database: a worker's own clock may be wrong.
 LATENCY_MS = func.greatest(extract("epoch", col(Generation.created_at) - col(Generation.started_at)) * 1000, 0)
 SAME_WORKSPACE = col(Attempt.workspace_id) == Generation.workspace_id
+IS_WITHDRAWN = and_(
+    func.coalesce(Attempt.error_type, "").in_((WITHDRAWN, StreamSuperseded.__name__)),
+    col(Attempt.billed) == Billed.NO.value,
+)
 CONFIRMED, COST = col(UsageLog.confirmed), col(UsageLog.cost_usd)
 
 
@@ -289,8 +295,9 @@ def _generated(workspace_id: str, span: Span) -> list[ColumnElement[bool]]:
 
 
 def _ended(workspace_id: str, span: Span) -> list[ColumnElement[bool]]:
-    """Attempts made in the span that are over."""
-    return [*_within(Attempt, workspace_id, col(Attempt.started_at), span), col(Attempt.state) != "open"]
+    """Attempts made in the span that are over. What was withdrawn before it was sent says nothing of its provider."""
+    made = _within(Attempt, workspace_id, col(Attempt.started_at), span)
+    return [*made, col(Attempt.state) != "open", ~IS_WITHDRAWN]
 
 
 def _within(table: Any, workspace_id: str, moment: Column, span: Span) -> list[ColumnElement[bool]]:
@@ -394,11 +401,16 @@ async def _requests(tx: AsyncSession, workspace_id: str, span: Span) -> tuple[Re
 
 
 async def _servings(tx: AsyncSession, workspace_id: str, span: Span) -> tuple[Serving, ...]:
-    """How each model served each action. The rates are those of its latest settled attempt."""
+    """How each model served each action. The rates are those of its latest settled attempt at the usual price."""
     kinds = [col(PaidRequest.action), col(Attempt.provider), col(Attempt.model), col(Attempt.simulated)]
     counted = and_(CONFIRMED, col(UsageLog.tokens_total) > 0)
+    # A batch costs half, and takes hours: its rates are not those of a model that is asked instead.
+    has_usual_price = func.coalesce(col(Attempt.rates)["price_class"].astext, "") == ""
     latest = aggregate_order_by(
-        col(Attempt.rates), (col(Attempt.state) == "settled").desc(), col(Attempt.started_at).desc()
+        case((has_usual_price, col(Attempt.rates))),
+        has_usual_price.desc(),
+        (col(Attempt.state) == "settled").desc(),
+        col(Attempt.started_at).desc(),
     )
     query = (
         select(

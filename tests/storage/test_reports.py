@@ -203,6 +203,19 @@ class TestModels:
         assert line.attempts.error_rate == pytest.approx(2 / 12, abs=1e-4)
         assert (line.attempts.average_seconds, line.attempts.p95_seconds) == (5.5, pytest.approx(9.55))
 
+    async def test_what_was_withdrawn_before_it_was_sent_is_no_error_of_the_provider(self, books: LedgerFixture):
+        await settled(books, "one")
+        for step, error in (("two", "Withdrawn"), ("three", "StreamSuperseded")):
+            await failed(books, step, Billed.NO)
+            of_step = {"error": error, "like": f"%{step}"}
+            await books.run("UPDATE attempts SET error_type = :error WHERE request_id LIKE :like", **of_step)
+        await failed(books, "four", Billed.NO)
+        found = await read(books, reports.models)
+        assert [(line.attempts.ended, line.attempts.failed) for line in found.lines] == [(2, 1)]
+        assert [(error.error, error.count) for error in found.errors] == [("SomeError", 1)]
+        (serving,) = (await read(books, reports.evidence)).servings
+        assert (serving.ended, serving.errors) == (2, 1)
+
     async def test_errors_are_counted_by_kind(self, books: LedgerFixture):
         await failed(books, "one", Billed.NO)
         await failed(books, "two", Billed.NO)
@@ -390,6 +403,15 @@ async def test_evidence_reports_how_each_model_served_each_kind_of_work(books: L
     assert (coaching.paid_usd, coaching.spent_usd, coaching.uncertain_usd) == (2 * COST, 2 * COST + BOUND, BOUND)
     assert (coaching.tokens_prompt, coaching.tokens_completion) == (2000, 400)
     assert (other.action, other.rates and other.rates.output) == ("other", 5)
+
+
+async def test_rates_of_a_batch_are_not_those_of_a_model_that_is_asked_instead(books: LedgerFixture):
+    in_batch = 'UPDATE attempts SET rates = rates || \'{"price_class": "batch", "output": "2.5"}\' WHERE id = :id'
+    await settled(books, "one", NOW - timedelta(hours=2))
+    await books.run(in_batch, id=await settled(books, "two"))
+    await books.run(in_batch, id=await settled(books, "three", action="in batches alone"))
+    coaching, batches = (await read(books, reports.evidence)).servings
+    assert (coaching.rates and coaching.rates.output, batches.rates) == (5, None)
 
 
 async def test_evidence_counts_prompts_that_repeat_within_an_hour(books: LedgerFixture):
