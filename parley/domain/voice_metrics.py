@@ -230,7 +230,7 @@ def as_measured(metrics: VoiceMetrics) -> tuple[Measured, ...]:
 def rep_speaker(words: Sequence[SpokenWord], session: Session) -> str:
     """The speaker label of the rep in a transcription: the one that talks most during the rep's turns.
 
-    Sounds that are no words do not count: music in a turn may have the label of another speaker. Empty if no speaker
+    Other sounds do not count: music in a turn may have the label of another speaker. Empty if no speaker
     talks during the rep's turns.
     """
     starts = [turn.start for turn in session.turns]

@@ -237,7 +237,7 @@ def test_crosstalk_does_not_turn_the_prospect_into_the_rep():
     assert rep_speaker(words, TALK) == "A"
 
 
-def test_music_in_a_turn_of_the_rep_is_no_speech_of_another_speaker():
+def test_music_in_a_turn_of_the_rep_does_not_make_another_speaker_the_rep():
     music = SpokenWord(text="(music)", start=2.0, end=3.9, speaker="B", kind="audio_event")
     assert rep_speaker([*steady(2, 0.5, start=0, speaker="A"), music], TALK) == "A"
 

@@ -203,7 +203,7 @@ class TestModels:
         assert line.attempts.error_rate == pytest.approx(2 / 12, abs=1e-4)
         assert (line.attempts.average_seconds, line.attempts.p95_seconds) == (5.5, pytest.approx(9.55))
 
-    async def test_what_was_withdrawn_before_it_was_sent_is_no_error_of_the_provider(self, books: LedgerFixture):
+    async def test_what_was_withdrawn_before_it_was_sent_does_not_count_for_the_provider(self, books: LedgerFixture):
         await settled(books, "one")
         for step, error in (("two", "Withdrawn"), ("three", "StreamSuperseded")):
             await failed(books, step, Billed.NO)
