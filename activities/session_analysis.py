@@ -171,7 +171,8 @@ class SessionAnalysisActivities:
         async with self._database.transaction() as tx:
             sha256 = await save_session(tx, job.workspace_id, session)
             await analyses.store_parts(tx, job.workspace_id, step.job_key, session_sha256=sha256)
-        return StepOutcome(provenance=_provenance(step.candidate, Step.HEAR, settled), session_sha256=sha256)
+        provenance = _provenance(step.candidate, Step.HEAR, settled)
+        return StepOutcome(provenance=provenance, session_sha256=sha256, heard_by=step.candidate)
 
     @activity.defn(name="session_analysis.measure_voice")
     @boundary

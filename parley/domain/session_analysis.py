@@ -282,7 +282,8 @@ class AcousticsOutcome(Model):
 class StepOutcome(Model):
     """The outcome of a paid step. `problem`: why the reply cannot be used; empty if it can.
 
-    session_sha256: of the session that was heard.
+    session_sha256: of the session that was heard. heard_by: the candidate of that step, by which the reply is found
+    again. The reply itself may be of a provider that this job does not have, because jobs share it.
     """
 
     provenance: Provenance | None = None
@@ -291,6 +292,7 @@ class StepOutcome(Model):
     too_long: bool = False
     warnings: tuple[str, ...] = ()
     session_sha256: str = ""
+    heard_by: Candidate | None = None
 
 
 class FinishStep(Model):

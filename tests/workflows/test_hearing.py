@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from activities.candidates import Candidates
 from parley import Backend, Client
 from parley.client.reading import read_session
 from parley.domain.errors import InvalidInput, JobFailed
+from parley.domain.requests import Provider
 from parley.domain.session_analysis import COACHING_ACTION, ENERGY, VOICE_ACTION, Step
 from tests.pages import reply, serving
 from tests.parts import SAMPLES, SimulatorAdmin
@@ -64,6 +66,22 @@ async def test_the_user_is_corrected_without_hearing_again(client: Client, simul
     assert report.costs.energy_charged == COACHING
     assert report.analysis is not None
     assert not any("is taken for the user" in warning for warning in report.analysis.warnings)
+
+
+async def test_what_was_heard_by_another_provider_is_used_again(
+    client: Client, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+):
+    """The first job falls back to the model of this machine, which the second job does not have."""
+    hears = [Provider.ELEVENLABS, Provider.WHISPER]
+    monkeypatch.setattr(Candidates, "hearing_options", lambda self, workspace: self.options(workspace, hears))
+    await simulator.fault("bad_request", provider="elevenlabs", times=1)
+    for name in ("first", "second"):
+        report = await (await client.analyze(audio=RECORDING, run_name=name)).result()
+        assert report.analysis is not None
+        heard = {one.step: one.provider for one in report.analysis.provenance if one.step is not Step.COACHING}
+        assert heard == {Step.HEAR: "whisper", Step.VOICE: "whisper"}
+        hears[:] = [Provider.ELEVENLABS]
+    assert [request["provider"] for request in await simulator.billed()] == ["anthropic", "anthropic"]
 
 
 async def test_an_unknown_user_fails_the_job_and_names_the_speakers(client: Client):
