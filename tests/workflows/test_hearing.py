@@ -1,11 +1,14 @@
 """A recording alone becomes a session, through the typed client on real parts."""
 
+import threading
+
 import numpy as np
 import pytest
 
 from activities.candidates import Candidates
 from parley import Backend, Client
-from parley.client.reading import read_session
+from parley.client import session_analysis
+from parley.client.reading import read_session, recording_seconds
 from parley.domain.errors import InvalidInput, JobFailed
 from parley.domain.requests import Provider
 from parley.domain.session_analysis import COACHING_ACTION, ENERGY, VOICE_ACTION, Step
@@ -102,6 +105,20 @@ async def test_a_speaker_on_each_channel_is_heard_in_one_request(client: Client,
 async def test_silence_is_said_to_be_silence(client: Client):
     with pytest.raises(JobFailed, match="no speech was recognised"):
         await (await client.analyze(audio=wav(bytes(32_000)))).result()
+
+
+async def test_a_recording_is_measured_beside_the_event_loop(client: Client, monkeypatch: pytest.MonkeyPatch):
+    """A long or a damaged one takes seconds, in which a gateway would answer no one else."""
+    threads: list[int] = []
+
+    def measured(audio: bytes) -> float:
+        threads.append(threading.get_ident())
+        return recording_seconds(audio)
+
+    monkeypatch.setattr(session_analysis, "recording_seconds", measured)
+    await (await client.analyze(audio=RECORDING)).cancel()
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
 
 
 async def test_without_a_recording_or_a_session_nothing_starts(client: Client):
