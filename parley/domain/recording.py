@@ -270,7 +270,7 @@ def _of_matroska(audio: bytes) -> float:
 
 
 def _matroska_frames(audio: bytes) -> Iterator[Frame]:
-    """Packets of blocks, and other elements with 0 seconds. Containers are entered, so that their sizes do not matter."""
+    """Packets of blocks; other elements with 0 seconds. Containers are entered, so that their sizes do not matter."""
     place, end = 0, len(audio)
     while place < end and audio[place]:
         name, place = _vint(audio, place, marked=True)

@@ -141,6 +141,22 @@ async def test_of_each_user_it_is_heard_apart_so_that_one_is_forgotten_alone(cli
     assert providers == ["elevenlabs", "anthropic"] * 2
 
 
+async def test_two_users_have_an_analysis_each_of_one_recording(client: Client, simulator: SimulatorAdmin):
+    """Also while that of the first one runs."""
+    await simulator.gate(closed=True)
+    ann = await client.analyze(audio=RECORDING, user_id="ann")
+    await simulator.requests(at_least=1, state="in_flight")
+    bob = await client.analyze(audio=RECORDING, user_id="bob")
+    of_dan = await client.analyze(audio=RECORDING, user_id="bob", prospect_id="dan")
+    again = await client.analyze(audio=RECORDING, user_id="ann")
+    await simulator.gate(closed=False)
+    assert (again.id, again.job_key) == (ann.id, ann.job_key)
+    assert len({ann.job_key, bob.job_key, of_dan.job_key}) == 3
+    reports = [await job.result() for job in (ann, bob, of_dan)]
+    assert [report.user_id for report in reports] == ["ann", "bob", "bob"]
+    assert [(await job.session()).prospect_id for job in (ann, bob, of_dan)] == [None, None, "dan"]
+
+
 async def test_a_recording_is_heard_again_after_its_user_was_forgotten(client: Client, simulator: SimulatorAdmin):
     await (await client.analyze(audio=RECORDING, user_id="ann")).result()
     for name in ("again", "and again"):
