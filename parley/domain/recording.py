@@ -175,7 +175,10 @@ def _of_aiff(audio: bytes) -> float:
     if place < 0 or len(audio) < place + 26:
         return _by_lowest_rate(len(audio))
     channels, _, bits, exponent, mantissa = struct.unpack_from(">HIHHQ", audio, place + 8)
-    hertz = mantissa * 2.0 ** ((exponent & 0x7FFF) - 16383 - 63)
+    try:
+        hertz = mantissa * 2.0 ** ((exponent & 0x7FFF) - 16383 - 63)
+    except OverflowError:  # of 80 bits, which hold more than a float
+        return _by_lowest_rate(len(audio))
     rate = channels * hertz * ((bits + 7) // 8)
     return len(audio) / rate if rate >= 1 else _by_lowest_rate(len(audio))
 

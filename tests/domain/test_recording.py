@@ -148,6 +148,15 @@ def test_an_mp4_file_with_too_many_boxes_has_the_lowest_rate(place: bytes):
     assert seconds_by_size(audio) == len(audio) * 8 / 4000
 
 
+def test_an_aiff_file_with_an_endless_rate_is_damaged():
+    audio = sound("pcm.aiff")
+    place = audio.find(b"COMM") + 16
+    damaged = audio[:place] + b"\x7f\xfe" + audio[place + 2 :]
+    assert seconds_by_size(damaged) == len(damaged) * 8 / 4000
+    with pytest.raises(InvalidInput, match="is not audio"):
+        recording_seconds(damaged)
+
+
 @pytest.mark.parametrize("name", WALKED)
 def test_damaged_files_have_a_length(name: str):
     """Cut anywhere near the beginning, where the headers are, and with one byte of them changed."""
