@@ -424,8 +424,11 @@ class SessionAnalysis:
         return await first_success(engine, candidates, attempt, wait_limit=wait_limit)
 
     def _accept(self, outcome: StepOutcome) -> str:
-        """Record the provenance of a usable reply, and its warnings. Returns the problem of an unusable one."""
-        self._warnings += outcome.warnings
+        """Record the provenance of a usable reply, and its warnings. Returns the problem of an unusable one.
+
+        Two steps on one recording may warn of the same.
+        """
+        self._warnings += (warning for warning in outcome.warnings if warning not in self._warnings)
         if not outcome.problem and outcome.provenance:
             self._provenance.append(outcome.provenance)
         return outcome.problem

@@ -1,5 +1,6 @@
 """A recording alone becomes a session, through the typed client on real parts."""
 
+import sys
 import threading
 
 import numpy as np
@@ -100,6 +101,15 @@ async def test_a_speaker_on_each_channel_is_heard_in_one_request(client: Client,
         with pytest.raises(JobFailed, match="no speech was recognised"):
             await (await client.analyze(audio=encode(*channels, form="flac"))).result()
     assert [round(request["audio_seconds"]) for request in await simulator.billed()] == [6, 3]
+
+
+async def test_a_worker_without_a_decoder_hears_a_recording_as_mono(client: Client, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    report = await (await client.analyze(audio=RECORDING)).result()
+    assert report.analysis is not None
+    assert report.analysis.voice_metrics.source != "transcript"
+    [warning] = [one for one in report.analysis.warnings if "channels" in one]
+    assert warning == "channels are not heard apart: the worker has no decoder: install 'parley[acoustics]'"
 
 
 async def test_silence_is_said_to_be_silence(client: Client):
