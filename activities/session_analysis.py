@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -74,6 +75,9 @@ from parley.storage.tables import StoredAnalysis
 
 # Why a recording has no acoustics; a warning of the analysis has the cause.
 NO_SOUND = "the sound of the recording was not measured"
+# Those that measure the levels of channels.
+LIBRARIES = ("av", "numpy")
+NOT_APART = "channels are not heard apart: the worker has no decoder: install 'parley[acoustics]'"
 NOTHING_HEARS = "nothing can hear a recording: set ELEVENLABS_API_KEY, or pip install 'parley[local-speech]'"
 
 
@@ -171,7 +175,10 @@ class SessionAnalysisActivities:
         async with self._database.transaction() as tx:
             sha256 = await save_session(tx, job.workspace_id, session)
             await analyses.store_parts(tx, job.workspace_id, step.job_key, session_sha256=sha256)
-        return StepOutcome(provenance=_provenance(step.candidate, Step.HEAR, settled), session_sha256=sha256)
+        provenance = _provenance(step.candidate, Step.HEAR, settled)
+        return StepOutcome(
+            provenance=provenance, warnings=sound.warnings, session_sha256=sha256, heard_by=step.candidate
+        )
 
     @activity.defn(name="session_analysis.measure_voice")
     @boundary
@@ -192,7 +199,8 @@ class SessionAnalysisActivities:
 
         settled = await self._pay(step, Step.VOICE, VOICE_ACTION, sound.request, step.hearing_request, on_reply=store)
         await self._follow(settled, store)
-        return outcome.model_copy(update={"provenance": _provenance(step.candidate, Step.VOICE, settled)})
+        provenance, warnings = _provenance(step.candidate, Step.VOICE, settled), (*sound.warnings, *outcome.warnings)
+        return outcome.model_copy(update={"provenance": provenance, "warnings": warnings})
 
     @activity.defn(name="session_analysis.coach")
     @boundary
@@ -284,14 +292,15 @@ class SessionAnalysisActivities:
         job = step.input
         async with self._database.reads() as tx:
             recording = await load_recording(tx, job.workspace_id, job.recording_sha256 or "")
-        apart = await asyncio.to_thread(_speakers_apart, recording.audio)
+        can_decode = all(find_spec(name) for name in LIBRARIES)
+        apart = await asyncio.to_thread(_speakers_apart, recording.audio) if can_decode else None
         request = TranscriptionRequest(
             audio_sha256=recording.sha256,
             audio_seconds=float(recording.seconds),
             channels=apart.channels if apart else 1,
             audio=recording.audio,
         )
-        return Sound(request, apart)
+        return Sound(request, apart, () if can_decode else (NOT_APART,))
 
     async def _pay(
         self,
@@ -331,6 +340,7 @@ class Sound(NamedTuple):
 
     request: TranscriptionRequest
     apart: Levels | None
+    warnings: tuple[str, ...]
 
     def words(self, reply: Reply) -> tuple[SpokenWord, ...]:
         """What was recognised. Words that a channel has of another one's speaker are left out."""

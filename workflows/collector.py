@@ -30,6 +30,8 @@ with workflow.unsafe.imports_passed_through():
 MOST_REQUESTS = 20
 # About thirty events each.
 REQUESTS_PER_RUN = 200
+# Jobs that a run may leave to the next one: some hundred bytes each, and a payload should stay small.
+MOST_CARRIED = 400
 NOTHING_WAITS = timedelta(minutes=1)
 
 
@@ -73,10 +75,9 @@ class CoachingCollector:
             self._waiting.append((job, workflow.now()))
 
     async def _fill(self) -> None:
-        """Wait until enough jobs wait, or the first one has waited long enough. A long history is ended meanwhile."""
-        if self._requests >= REQUESTS_PER_RUN or history_is_long():
+        """Wait until enough jobs wait, or the first one has waited long enough. A long history is ended before."""
+        if self._is_long() and len(self._waiting) <= MOST_CARRIED // 2:
             await self._continue_as_new()
-            return
         _, since = self._waiting[0]
         left = since + timedelta(seconds=self._given.seconds) - workflow.now()
         with suppress(TimeoutError):
@@ -84,10 +85,16 @@ class CoachingCollector:
                 lambda: len(self._waiting) >= MOST_MEMBERS, timeout=max(left, timedelta(milliseconds=1))
             )
 
+    def _is_long(self) -> bool:
+        return self._requests >= REQUESTS_PER_RUN or history_is_long()
+
     async def _continue_as_new(self) -> None:
-        """Go on in a new run, once nothing is under way. More jobs than it can be given are sent before."""
-        await workflow.wait_condition(lambda: not self._sending)
-        if len(self._waiting) <= MOST_MEMBERS:
+        """Go on in a new run, once nothing is under way. Returns if too many jobs come meanwhile: they are sent before.
+
+        It is begun with half of what can be carried, so that there is room for those that come.
+        """
+        await workflow.wait_condition(lambda: not self._sending or len(self._waiting) > MOST_CARRIED)
+        if len(self._waiting) <= MOST_CARRIED:
             waiting = tuple(job for job, _ in self._waiting)
             workflow.continue_as_new(self._given.model_copy(update={"waiting": waiting}))
 

@@ -167,10 +167,8 @@ class SessionAnalysis:
         outcome = await self._on_a_provider(
             plan.candidates, Activities.hear, after_voice=False, waits=True, policy=HEAR_STEP
         )
-        assert outcome.provenance is not None  # noqa: S101 - it was heard
         self._accept(outcome)
-        heard_by = outcome.provenance.provider
-        self._heard_by = next(one for one in plan.candidates if one.provider.value == heard_by)
+        self._heard_by = outcome.heard_by
         self._job = self._job.model_copy(update={"session_sha256": outcome.session_sha256})
         self._done(Step.HEAR)
         self._enter(Step.PREPARE)
@@ -426,8 +424,11 @@ class SessionAnalysis:
         return await first_success(engine, candidates, attempt, wait_limit=wait_limit)
 
     def _accept(self, outcome: StepOutcome) -> str:
-        """Record the provenance of a usable reply, and its warnings. Returns the problem of an unusable one."""
-        self._warnings += outcome.warnings
+        """Record the provenance of a usable reply, and its warnings. Returns the problem of an unusable one.
+
+        Two steps on one recording may warn of the same.
+        """
+        self._warnings += (warning for warning in outcome.warnings if warning not in self._warnings)
         if not outcome.problem and outcome.provenance:
             self._provenance.append(outcome.provenance)
         return outcome.problem

@@ -9,6 +9,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Collection
+from contextlib import aclosing
 
 import httpx
 
@@ -47,8 +48,7 @@ async def fetch_recording(url: str, *, hosts: Collection[str] = (), seconds: flo
     # Without the proxies of the environment, which would resolve the name themselves.
     client = httpx.AsyncClient(
         transport=PublicTransport(hosts),
-        follow_redirects=True,
-        max_redirects=MOST_REDIRECTS,
+        follow_redirects=False,
         trust_env=False,
         timeout=httpx.Timeout(seconds, connect=CONNECT_SECONDS),
         headers={"accept-encoding": "identity"},
@@ -139,17 +139,27 @@ async def _addresses(host: str, port: int) -> list[Address]:
 
 
 async def _content(client: httpx.AsyncClient, url: str, where: str) -> bytes:
-    async with client.stream("GET", url) as response:
-        if response.status_code != httpx.codes.OK:
-            raise InvalidInput(f"cannot be fetched: its server answers {response.status_code}", where=where)
-        parts: list[bytes] = []
-        size = 0
-        async for part in response.aiter_raw():
-            size += len(part)
-            if size > MAX_RECORDING_BYTES:
-                raise InvalidInput(f"has more than the {MAX_RECORDING_BYTES:,} bytes allowed", where=where)
-            parts.append(part)
-        return b"".join(parts)
+    """Follow redirects to the content. Their bodies are not read, as httpx would, without a limit of their size."""
+    request = client.build_request("GET", url)
+    for _ in range(MOST_REDIRECTS + 1):
+        async with aclosing(await client.send(request, stream=True)) as response:
+            if response.next_request is None:
+                return await _body(response, where)
+            request = response.next_request
+    raise httpx.TooManyRedirects(f"more than {MOST_REDIRECTS} redirects", request=request)
+
+
+async def _body(response: httpx.Response, where: str) -> bytes:
+    if response.status_code != httpx.codes.OK:
+        raise InvalidInput(f"cannot be fetched: its server answers {response.status_code}", where=where)
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.aiter_raw():
+        size += len(part)
+        if size > MAX_RECORDING_BYTES:
+            raise InvalidInput(f"has more than the {MAX_RECORDING_BYTES:,} bytes allowed", where=where)
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _without_query(url: str) -> str:

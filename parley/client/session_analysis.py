@@ -204,14 +204,15 @@ async def start_analysis(
         if audio is not None:
             raise InvalidInput(TWO_RECORDINGS, where="audio_url")
         audio = await fetch_recording(audio_url, hosts=backend.settings.trusted_audio_hosts())
-    seconds = recording_seconds(audio) if audio is not None else None
+    # Megabytes are walked and hashed in a thread: a gateway serves others meanwhile.
+    seconds = await asyncio.to_thread(recording_seconds, audio) if audio is not None else None
     checked = given_session(session, heard, seconds)
     if checked is None and audio is None:
         raise InvalidInput(NOTHING_GIVEN, where="session")
     provider = provider or provider_of(model, backend.settings)
     check_model(provider, model, backend.settings)
     hearing = _hearing(heard) if checked is None else None
-    owner = _owner(heard, audio or b"") if checked is None else _owner_of(checked)
+    owner = await asyncio.to_thread(_owner, heard, audio or b"") if checked is None else _owner_of(checked)
     rubric = check_rubric(rubric) if isinstance(rubric, dict) else rubric
     terms = {
         "workspace_id": workspace_id,

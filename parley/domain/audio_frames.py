@@ -1,6 +1,7 @@
 """The frames of encoded audio, with their places in the file and their lengths in seconds.
 
 Only headers of frames are read, nothing is decoded. Sound that a decoder finds is in a frame that is found here.
+A place that looks like a frame, and is none, is given with 0 seconds: who counts can bound the search too.
 """
 
 import re
@@ -44,8 +45,7 @@ def mpeg_frames(audio: bytes) -> Iterator[Frame]:
         place = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(audio[6:10], (21, 14, 7, 0), strict=True))
     while 0 <= (place := audio.find(b"\xff", place)) < end:
         length, seconds = _mpeg_frame(audio, place)
-        if seconds:
-            yield place, seconds
+        yield place, seconds
         place += max(length, 1)
 
 
@@ -71,9 +71,7 @@ def flac_frames(audio: bytes) -> Iterator[Frame]:
     """Frames have no length: each header is found by its code and its checksum."""
     stated = int.from_bytes(audio[18:21]) >> 4
     for found in FLAC_FRAME.finditer(audio):
-        seconds = _flac_seconds(audio[found.start() : found.start() + 17], stated)
-        if seconds:
-            yield found.start(), seconds
+        yield found.start(), _flac_seconds(audio[found.start() : found.start() + 17], stated)
 
 
 def _flac_seconds(header: bytes, stated_hertz: int) -> float:

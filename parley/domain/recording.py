@@ -19,6 +19,7 @@ from parley.domain.audio_frames import (
     ogg_packets,
     opus_seconds,
 )
+from parley.domain.errors import InvalidInput
 
 # Codecs of WAV with a fixed size for each sample: PCM, floats, A-law, mu-law, and the extensible header of these.
 FIXED_SIZE_CODECS = frozenset({0x0001, 0x0003, 0x0006, 0x0007, 0xFFFE})
@@ -27,10 +28,14 @@ LOWEST_BITS_PER_SECOND = 4000
 # More frames than a recording of the largest size can have. Each further byte counts as the longest frame of Opus.
 MOST_FRAMES, LONGEST_FRAME_SECONDS = 2_000_000, 0.12
 
+# Far more than a file has before its sound, or in one box of MP4.
+MOST_CHUNKS = MOST_BOXES = 1000
 # MP4, ISO/IEC 14496-12: where a track's tables are, and the tags of AAC's configuration in them.
 TABLES = (b"mdia", b"minf", b"stbl")
 ES_DESCRIPTOR, DECODER_CONFIGURATION, DECODER_SPECIFIC = 3, 4, 5
 AAC_TYPES = (0x40, 0x66, 0x67, 0x68)
+# As much of a track's description as has its decoder's configuration.
+DESCRIPTION_HEAD = 1024
 # One skips the encoder's delay, one is the sound.
 MOST_EDITS = 2
 # Matroska and WebM, RFC 9559: elements that contain others, and those that have the sound.
@@ -63,12 +68,18 @@ class Wav:
 
 
 def read_wav(audio: bytes) -> Wav | None:
-    """The layout of a WAV file; None if it is none, or if its codec has no fixed size for a sample."""
+    """The layout of a WAV file; None if it is none, or if its codec has no fixed size for a sample.
+
+    Raises:
+        InvalidInput: it has too many chunks.
+    """
     if not WAV.match(audio):
         return None
     little_endian = audio[:4] != b"RIFX"
     order, form, place = "<" if little_endian else ">", b"", 12
-    while place + 8 <= len(audio):
+    for _ in range(MOST_CHUNKS):
+        if place + 8 > len(audio):
+            return None
         name, size = audio[place : place + 4], struct.unpack_from(f"{order}I", audio, place + 4)[0]
         place += 8
         if name == b"data":
@@ -76,7 +87,7 @@ def read_wav(audio: bytes) -> Wav | None:
         if name == b"fmt ":
             form = audio[place : place + size]
         place += size + size % 2
-    return None
+    raise InvalidInput(f"has more than the {MOST_CHUNKS:,} chunks allowed before its sound", where="recording")
 
 
 def _end_of_sound(audio: bytes, place: int, size: int) -> int:
@@ -164,14 +175,20 @@ def _of_aiff(audio: bytes) -> float:
     if place < 0 or len(audio) < place + 26:
         return _by_lowest_rate(len(audio))
     channels, _, bits, exponent, mantissa = struct.unpack_from(">HIHHQ", audio, place + 8)
-    hertz = mantissa * 2.0 ** ((exponent & 0x7FFF) - 16383 - 63)
+    try:
+        hertz = mantissa * 2.0 ** ((exponent & 0x7FFF) - 16383 - 63)
+    except OverflowError:  # of 80 bits, which hold more than a float
+        return _by_lowest_rate(len(audio))
     rate = channels * hertz * ((bits + 7) // 8)
     return len(audio) / rate if rate >= 1 else _by_lowest_rate(len(audio))
 
 
 def _of_mp4(audio: bytes) -> float:
     """The frames of the tracks of AAC, at the rate of their decoder. Other codecs and fragments have no such table."""
-    tracks = [_of_track(audio, track) for track in _boxes(audio, (0, len(audio)), b"moov", b"trak")]
+    try:
+        tracks = [_of_track(audio, track) for track in _boxes(audio, (0, len(audio)), b"moov", b"trak")]
+    except IndexError:
+        return _by_lowest_rate(len(audio))
     known = [seconds for seconds in tracks if seconds is not None]
     return sum(known) if known and len(known) == len(tracks) and b"moof" not in audio else _by_lowest_rate(len(audio))
 
@@ -179,7 +196,8 @@ def _of_mp4(audio: bytes) -> float:
 def _of_track(audio: bytes, track: Place) -> float | None:
     """The length of a track; None where it is not known. An edit list with several entries can repeat its sound."""
     try:
-        if audio[_first(audio, track, b"mdia", b"hdlr") + 8 :][:4] != b"soun":
+        at = _first(audio, track, b"mdia", b"hdlr") + 8
+        if audio[at : at + 4] != b"soun":
             return 0.0
         edits = [int.from_bytes(audio[at + 4 : at + 8]) for at, _ in _boxes(audio, track, b"edts", b"elst")]
         hertz = _aac_hertz(audio, _first(audio, track, *TABLES, b"stsd"))
@@ -196,7 +214,7 @@ def _aac_hertz(audio: bytes, descriptions: int) -> int:
         IndexError: the sound is not AAC, or has several descriptions.
     """
     count, kind = audio[descriptions + 4 : descriptions + 8], audio[descriptions + 12 : descriptions + 16]
-    place = audio.find(b"esds", descriptions)
+    place = audio.find(b"esds", descriptions, descriptions + DESCRIPTION_HEAD)
     if count != b"\0\0\0\1" or kind != b"mp4a" or place < 0:
         raise IndexError
     place = _descriptor(audio, place + 8, ES_DESCRIPTOR) + 3
@@ -223,12 +241,18 @@ def _first(audio: bytes, within: Place, *path: bytes) -> int:
 
 
 def _boxes(audio: bytes, within: Place, *path: bytes) -> Iterator[Place]:
-    """The contents of the boxes at a path."""
+    """The contents of the boxes at a path.
+
+    Raises:
+        IndexError: there are too many boxes.
+    """
     if not path:
         yield within
         return
     start, end = within
-    while start + 8 <= end:
+    for _ in range(MOST_BOXES):
+        if start + 8 > end:
+            return
         size, content = int.from_bytes(audio[start : start + 4]), start + 8
         if size == 1:
             size, content = int.from_bytes(audio[content : content + 8]), content + 8
@@ -238,25 +262,26 @@ def _boxes(audio: bytes, within: Place, *path: bytes) -> Iterator[Place]:
         if audio[start + 4 : start + 8] == path[0]:
             yield from _boxes(audio, (content, min(start + size, end)), *path[1:])
         start += size
+    raise IndexError
 
 
 def _of_matroska(audio: bytes) -> float:
     """The frames of Opus; other codecs are not walked. A block is a packet, unless it is laced, which Opus is not."""
     if b"A_OPUS" not in audio[:MATROSKA_HEAD]:
         return _by_lowest_rate(len(audio))
-    return sum(opus_seconds(audio[at : at + 2]) for at in islice(_matroska_packets(audio, 0, len(audio)), MOST_FRAMES))
+    return _walked(_matroska_frames)(audio)
 
 
-def _matroska_packets(audio: bytes, place: int, end: int) -> Iterator[int]:
-    """Where the packets of the blocks begin. Containers are entered, so that their sizes do not matter."""
+def _matroska_frames(audio: bytes) -> Iterator[Frame]:
+    """Packets of blocks; other elements with 0 seconds. Containers are entered, so that their sizes do not matter."""
+    place, end = 0, len(audio)
     while place < end and audio[place]:
         name, place = _vint(audio, place, marked=True)
         if place >= end or not audio[place]:
             return
         size, place = _vint(audio, place, marked=False)
-        if name in BLOCKS:
-            # The track's number, a relative time of two bytes, a byte of flags.
-            yield place + 4
+        # The track's number, a relative time of two bytes, and a byte of flags are before the packet.
+        yield place, opus_seconds(audio[place + 4 : place + 6]) if name in BLOCKS else 0.0
         if name not in (SEGMENT, CLUSTER, BLOCK_GROUP):
             place += size
 

@@ -282,7 +282,8 @@ class AcousticsOutcome(Model):
 class StepOutcome(Model):
     """The outcome of a paid step. `problem`: why the reply cannot be used; empty if it can.
 
-    session_sha256: of the session that was heard.
+    session_sha256: of the session that was heard. heard_by: the candidate of that step, by which the reply is found
+    again. The reply itself may be of a provider that this job does not have, because jobs share it.
     """
 
     provenance: Provenance | None = None
@@ -291,6 +292,7 @@ class StepOutcome(Model):
     too_long: bool = False
     warnings: tuple[str, ...] = ()
     session_sha256: str = ""
+    heard_by: Candidate | None = None
 
 
 class FinishStep(Model):
@@ -354,10 +356,11 @@ def first_variant(strategy: Strategy, job: SessionAnalysisInput) -> Variant:
 def workflow_id(job: SessionAnalysisInput, run_name: str = "") -> str:
     """One workflow id per analysis: starting it twice returns the running one. `run_name` distinguishes two runs.
 
-    Two analyses are the same if they have the same session, recording, way of hearing, rubric, provider and model.
+    Two analyses are the same if they have the same session, recording, way of hearing, rubric, provider and model. A
+    session's content says whose it is; a recording alone does not, and is heard for each user apart.
     """
     rubric = () if job.rubric in IDS_WITHOUT_RUBRIC else (job.rubric,)
-    hearing = (job.hearing.model_dump_json(),) if job.hearing else ()
+    hearing = (job.hearing.model_dump_json(), job.owner.model_dump_json()) if job.hearing else ()
     content = (job.session_sha256, job.recording_sha256 or "", job.provider or "", job.model or "", *rubric, *hearing)
     digest = hashlib.sha256("/".join(content).encode()).hexdigest()
     parts = ("session-analysis", job.workspace_id, job.session_id, digest[:12], run_name)

@@ -1,5 +1,6 @@
 """Sessions and recordings, stored once under the hash of their content."""
 
+import asyncio
 import hashlib
 import json
 from decimal import Decimal
@@ -64,7 +65,7 @@ def _read(sha256: str, payload: dict[str, Any]) -> Session:
 
 async def save_recording(tx: AsyncSession, workspace_id: str, audio: bytes, seconds: float) -> str:
     """Store a recording once; returns its hash. Storing it again renews its retention."""
-    sha256 = hashlib.sha256(audio).hexdigest()
+    sha256 = (await asyncio.to_thread(hashlib.sha256, audio)).hexdigest()
     row = Recording(workspace_id=workspace_id, sha256=sha256, seconds=Decimal(str(round(seconds, 3))), audio=audio)
     upsert = insert(Recording).values(**row.model_dump())
     identity = ["workspace_id", "sha256"]

@@ -75,6 +75,14 @@ async def test_a_fetch_ends_in_time_and_size(monkeypatch: pytest.MonkeyPatch):
         assert asked.count("/loop") == fetching.MOST_REDIRECTS + 1
 
 
+async def test_the_body_of_a_redirect_is_not_read():
+    """It may be endless, and is not of use: the place to go to is in the head."""
+    moved = reply("302 Found", location="/call").replace(b"content-length: 0", b"content-length: 1000000000")
+    async with serving({"/moved": moved, "/call": reply("200 OK", RECORDING)}) as (host, asked):
+        assert await fetch_recording(f"http://{host}/moved", hosts=[host]) == RECORDING
+        assert asked == ["/moved", "/call"]
+
+
 @pytest.mark.parametrize(
     "url", ["s3://bucket/call.wav", "gs://bucket/call.wav", "file:///etc/passwd", "http://example.org/"]
 )

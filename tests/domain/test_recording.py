@@ -11,8 +11,10 @@ import pytest
 
 import parley.domain.recording
 from parley.client.reading import recording_seconds
+from parley.domain.errors import InvalidInput
 from parley.domain.recording import seconds_by_size
 from tests.parts import SAMPLES
+from tests.sounds import wav
 
 SOUNDS = Path(__file__).parent / "sounds"
 SECONDS = {"pcm.aiff": 1.0}
@@ -111,6 +113,48 @@ def test_counting_ends_at_a_limit_that_is_never_too_low(monkeypatch: pytest.Monk
     monkeypatch.setattr(parley.domain.recording, "MOST_FRAMES", 10)
     for name in WALKED:
         assert seconds_by_size(sound(name)) >= SECONDS.get(name, 3.0)
+
+
+def test_a_search_for_frames_ends_at_a_limit_too(monkeypatch: pytest.MonkeyPatch):
+    """What looks like the beginning of a frame and is none takes time as well. What is left counts as sound."""
+    monkeypatch.setattr(parley.domain.recording, "MOST_FRAMES", 10)
+    element = b"\xec\x80"
+    webm = b"\x1a\x45\xdf\xa3\x80" + b"\xec\x86A_OPUS" + element * 500
+    for name, audio in {"mp3": b"\xff" * 1000, "flac": b"fLaC" + b"\xff\xf8" * 500, "webm": webm}.items():
+        assert seconds_by_size(audio) > 900 * 0.12, name
+
+
+@pytest.mark.parametrize("chunks", [1_000, 1_001])
+def test_a_wav_file_has_its_sound_after_few_chunks(chunks: int):
+    plain = wav(bytes(32_000))
+    audio = plain[:12] + b"JUNK\0\0\0\0" * (chunks - 2) + plain[12:]
+    if chunks <= 1_000:
+        assert recording_seconds(audio) == 2.0
+        return
+    with pytest.raises(InvalidInput, match="more than the 1,000 chunks allowed"):
+        recording_seconds(audio)
+
+
+@pytest.mark.parametrize("place", [b"moov", b"trak"])
+def test_an_mp4_file_with_too_many_boxes_has_the_lowest_rate(place: bytes):
+    """`place`: what the boxes are put before."""
+    audio, boxes = sound("aac.m4a"), (b"\0\0\0\x08free") * 1_001
+    at = audio.find(place) - 4
+    audio = audio[:at] + boxes + audio[at:]
+    if place == b"trak":
+        moov = audio.find(b"moov") - 4
+        size = int.from_bytes(audio[moov : moov + 4]) + len(boxes)
+        audio = audio[:moov] + struct.pack(">I", size) + audio[moov + 4 :]
+    assert seconds_by_size(audio) == len(audio) * 8 / 4000
+
+
+def test_an_aiff_file_with_an_endless_rate_is_damaged():
+    audio = sound("pcm.aiff")
+    place = audio.find(b"COMM") + 16
+    damaged = audio[:place] + b"\x7f\xfe" + audio[place + 2 :]
+    assert seconds_by_size(damaged) == len(damaged) * 8 / 4000
+    with pytest.raises(InvalidInput, match="is not audio"):
+        recording_seconds(damaged)
 
 
 @pytest.mark.parametrize("name", WALKED)

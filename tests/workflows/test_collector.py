@@ -167,6 +167,38 @@ async def test_a_session_that_is_cancelled_while_it_waits_is_not_paid_for(
     assert len(await simulator.billed()) == 1
 
 
+@pytest.mark.parametrize("load", [(400, 1, 3), (2, 3, 1)], ids=["carried", "sent"])
+async def test_load_that_lasts_neither_grows_a_run_nor_sends_one_request_after_the_other(
+    temporal: TemporalClient,
+    database: Database,
+    settings: Settings,
+    client: Client,
+    simulator: SimulatorAdmin,
+    monkeypatch: pytest.MonkeyPatch,
+    load: tuple[int, int, int],
+) -> None:
+    """A run that is long is ended with the jobs that wait. While they are too many for the next run, they are sent."""
+    carried, at_once, runs = load
+    monkeypatch.setattr(collector, "REQUESTS_PER_RUN", 1)
+    monkeypatch.setattr(collector, "MOST_CARRIED", carried)
+    waiting = settings.model_copy(update={"collect_seconds": 600.0})
+    async with running_workers(temporal, database, waiting):
+        await simulator.gate(closed=True)
+        jobs = [await client.analyze(short(number)) for number in range(3 * MOST_MEMBERS)]
+        for job in jobs:
+            await waits_for_others(job)
+        assert len(await simulator.requests(at_least=at_once, state="in_flight")) == at_once
+        await simulator.gate(closed=False)
+        assert processed(list(await asyncio.gather(*(job.result() for job in jobs))))
+    assert len(await simulator.billed()) == 3
+    query = f"WorkflowId = '{collector_of(client)}' AND ExecutionStatus != 'Running'"
+
+    async def are_ended() -> bool:
+        return (await client.temporal.count_workflows(query)).count == runs
+
+    await until(are_ended)
+
+
 async def test_a_collector_that_was_terminated_loses_nothing(
     skipping: WorkflowEnvironment, database: Database, settings: Settings, simulator: SimulatorAdmin
 ) -> None:

@@ -1,11 +1,17 @@
 """A recording alone becomes a session, through the typed client on real parts."""
 
+import sys
+import threading
+
 import numpy as np
 import pytest
 
+from activities.candidates import Candidates
 from parley import Backend, Client
-from parley.client.reading import read_session
+from parley.client import session_analysis
+from parley.client.reading import read_session, recording_seconds
 from parley.domain.errors import InvalidInput, JobFailed
+from parley.domain.requests import Provider
 from parley.domain.session_analysis import COACHING_ACTION, ENERGY, VOICE_ACTION, Step
 from tests.pages import reply, serving
 from tests.parts import SAMPLES, SimulatorAdmin
@@ -66,6 +72,22 @@ async def test_the_user_is_corrected_without_hearing_again(client: Client, simul
     assert not any("is taken for the user" in warning for warning in report.analysis.warnings)
 
 
+async def test_what_was_heard_by_another_provider_is_used_again(
+    client: Client, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+):
+    """The first job falls back to the model of this machine, which the second job does not have."""
+    hears = [Provider.ELEVENLABS, Provider.WHISPER]
+    monkeypatch.setattr(Candidates, "hearing_options", lambda self, workspace: self.options(workspace, hears))
+    await simulator.fault("bad_request", provider="elevenlabs", times=1)
+    for name in ("first", "second"):
+        report = await (await client.analyze(audio=RECORDING, run_name=name)).result()
+        assert report.analysis is not None
+        heard = {one.step: one.provider for one in report.analysis.provenance if one.step is not Step.COACHING}
+        assert heard == {Step.HEAR: "whisper", Step.VOICE: "whisper"}
+        hears[:] = [Provider.ELEVENLABS]
+    assert [request["provider"] for request in await simulator.billed()] == ["anthropic", "anthropic"]
+
+
 async def test_an_unknown_user_fails_the_job_and_names_the_speakers(client: Client):
     with pytest.raises(JobFailed, match="'Zed' is not a speaker of it: "):
         await (await client.analyze(audio=RECORDING, user_speaker="Zed")).result()
@@ -81,9 +103,32 @@ async def test_a_speaker_on_each_channel_is_heard_in_one_request(client: Client,
     assert [round(request["audio_seconds"]) for request in await simulator.billed()] == [6, 3]
 
 
+async def test_a_worker_without_a_decoder_hears_a_recording_as_mono(client: Client, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    report = await (await client.analyze(audio=RECORDING)).result()
+    assert report.analysis is not None
+    assert report.analysis.voice_metrics.source != "transcript"
+    [warning] = [one for one in report.analysis.warnings if "channels" in one]
+    assert warning == "channels are not heard apart: the worker has no decoder: install 'parley[acoustics]'"
+
+
 async def test_silence_is_said_to_be_silence(client: Client):
     with pytest.raises(JobFailed, match="no speech was recognised"):
         await (await client.analyze(audio=wav(bytes(32_000)))).result()
+
+
+async def test_a_recording_is_measured_beside_the_event_loop(client: Client, monkeypatch: pytest.MonkeyPatch):
+    """A long or a damaged one takes seconds, in which a gateway would answer no one else."""
+    threads: list[int] = []
+
+    def measured(audio: bytes) -> float:
+        threads.append(threading.get_ident())
+        return recording_seconds(audio)
+
+    monkeypatch.setattr(session_analysis, "recording_seconds", measured)
+    await (await client.analyze(audio=RECORDING)).cancel()
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
 
 
 async def test_without_a_recording_or_a_session_nothing_starts(client: Client):
@@ -104,6 +149,22 @@ async def test_of_each_user_it_is_heard_apart_so_that_one_is_forgotten_alone(cli
     assert (await bob.result()).status == "completed"
     providers = [request["provider"] for request in await simulator.billed()]
     assert providers == ["elevenlabs", "anthropic"] * 2
+
+
+async def test_two_users_have_an_analysis_each_of_one_recording(client: Client, simulator: SimulatorAdmin):
+    """Also while that of the first one runs."""
+    await simulator.gate(closed=True)
+    ann = await client.analyze(audio=RECORDING, user_id="ann")
+    await simulator.requests(at_least=1, state="in_flight")
+    bob = await client.analyze(audio=RECORDING, user_id="bob")
+    of_dan = await client.analyze(audio=RECORDING, user_id="bob", prospect_id="dan")
+    again = await client.analyze(audio=RECORDING, user_id="ann")
+    await simulator.gate(closed=False)
+    assert (again.id, again.job_key) == (ann.id, ann.job_key)
+    assert len({ann.job_key, bob.job_key, of_dan.job_key}) == 3
+    reports = [await job.result() for job in (ann, bob, of_dan)]
+    assert [report.user_id for report in reports] == ["ann", "bob", "bob"]
+    assert [(await job.session()).prospect_id for job in (ann, bob, of_dan)] == [None, None, "dan"]
 
 
 async def test_a_recording_is_heard_again_after_its_user_was_forgotten(client: Client, simulator: SimulatorAdmin):
