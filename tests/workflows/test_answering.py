@@ -179,8 +179,28 @@ class TestRateLimit:
         engine = MemoryEngine(ask=[failure(RateLimited, "slow down", 7.0), failure(RateLimited, "slow down"), answer()])
         await answered(engine)
         assert engine.models == ["ask big"] * 3
-        assert engine.pauses == [7, 1]
+        assert engine.pauses == [7, 2]
         assert [step.is_first for step in engine.asks] == [True, False, False]
+
+    @pytest.mark.parametrize("asked", [(), (0.0,), (0.25,)])
+    async def test_pauses_grow_while_a_rate_limit_lasts_however_short_the_provider_says(self, asked: tuple[float, ...]):
+        engine = MemoryEngine(ask=[failure(RateLimited, "slow down", *asked)])
+        await failed(engine, candidates=(BIG,))
+        assert engine.pauses == [1, 2, 4, 8, 16, 32, *[60] * 8]
+
+    async def test_a_longer_wait_that_the_provider_says_is_kept(self):
+        limited = failure(RateLimited, "slow down", 90.0)
+        engine = MemoryEngine(ask=[limited, limited, answer()])
+        await answered(engine)
+        assert engine.pauses == [90, 90]
+
+    async def test_pauses_grow_for_each_candidate_and_over_the_rounds(self):
+        engine = MemoryEngine(ask=[failure(RateLimited, "slow down", 0.0)])
+        await failed(engine, wait_limit_seconds=2000)
+        first = [1, 2, 4, 8, 16, 32, *[60] * 8]
+        assert engine.pauses[: 2 * len(first)] == first * 2
+        # Between the rounds is the pause of an outage.
+        assert engine.pauses[2 * len(first) :] == [30, *[60] * 20]
 
     async def test_a_long_rate_limit_leads_to_the_next_candidate(self):
         limited = failure(RateLimited, "slow down", LONGEST_RATE_LIMIT.total_seconds() + 1)
