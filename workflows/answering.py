@@ -186,7 +186,7 @@ class Answering:
             return
         if error.type != ContextTooLong.__name__:
             raise error
-        if self._may_condense and await self._condense_if_possible(NoProviderServed):
+        if self._may_condense and await self._condense_if_affordable():
             self._ask += 1
             return
         # Another model may have a larger context window.
@@ -259,11 +259,24 @@ class Answering:
         asked = timedelta(seconds=float(error.details[0])) if error.details else timedelta(0)
         return max(asked, shortest)
 
-    async def _condense_if_possible(self, tolerated: type[ApplicationError] = ApplicationError) -> bool:
+    async def _condense_if_possible(self) -> bool:
         """Condense a prompt that is too long. If that fails, which the history shows, it is sent whole."""
-        with suppress(tolerated):
+        with suppress(ApplicationError):
             return await self._condense()
         return False
+
+    async def _condense_if_affordable(self) -> bool:
+        """Condense a prompt that was refused as too long. Without a provider or the budget for it, nothing changes.
+
+        Raises:
+            ApplicationError: an error that another model would not help with.
+        """
+        try:
+            return await self._condense()
+        except ApplicationError as error:
+            if not isinstance(error, NoProviderServed) and error.type != BudgetExhausted.__name__:
+                raise
+            return False
 
     async def _condense(self) -> bool:
         """Condense the earlier part of the prompt, on the cheapest candidate; returns whether the prompt changed."""

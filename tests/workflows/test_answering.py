@@ -20,6 +20,7 @@ from parley.domain.errors import (
     ParleyError,
     ProviderUnavailable,
     RateLimited,
+    StreamSuperseded,
 )
 from parley.domain.generate.contract import (
     AskOutcome,
@@ -314,9 +315,19 @@ class TestCondensing:
         await answered(engine)
         assert engine.models == ["ask big", "condense small", "condense big", "ask small"]
 
-    async def test_without_the_budget_to_condense_it_is_refused(self):
+    async def test_without_the_budget_to_condense_another_candidate_gets_it(self):
         engine = MemoryEngine(ask=[failure(ContextTooLong), answer()], condense=[failure(BudgetExhausted)])
-        assert (await failed(engine)).type == BudgetExhausted.__name__
+        await answered(engine)
+        assert engine.models == ["ask big", "condense small", "ask small"]
+
+    async def test_without_the_budget_to_condense_and_another_candidate_the_prompt_is_too_long(self):
+        engine = MemoryEngine(ask=[failure(ContextTooLong)], condense=[failure(BudgetExhausted)])
+        assert (await failed(engine, candidates=(BIG,))).type == ContextTooLong.__name__
+
+    @pytest.mark.parametrize("error", [InsufficientEnergy, StreamSuperseded])
+    async def test_another_error_of_condensing_is_raised(self, error: type[ParleyError]):
+        engine = MemoryEngine(ask=[failure(ContextTooLong), answer()], condense=[failure(error)])
+        assert (await failed(engine)).type == error.__name__
 
     async def test_a_prompt_that_is_long_for_the_policy_is_condensed_first(self):
         engine = MemoryEngine(ask=[answer()], condense=[failure(ProviderUnavailable), CondenseOutcome(prompt=SHORT)])
