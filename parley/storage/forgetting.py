@@ -45,7 +45,8 @@ EVIDENCE = ("meaning", "example", "definition", "examples")
 # Chats without a word of the user are labelled by rule.
 NOTHING_SAID = """payload || '{"messages": [{"role": "user", "text": "", "time": null}]}'"""
 WITHOUT_CONTENT = """(payload || CASE payload ->> 'kind'
-    WHEN 'chat' THEN '{"text": ""}' WHEN 'transcription' THEN '{"words": [], "forgotten": true}'
+    WHEN 'chat' THEN '{"text": "", "forgotten": true}'
+    WHEN 'transcription' THEN '{"words": [], "forgotten": true}'
     WHEN 'speech' THEN '{"audio": ""}' ELSE '{"vectors": []}' END::jsonb) - 'tool_calls'"""
 
 
