@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 from temporalio.client import Client
@@ -20,6 +21,7 @@ from activities.boundary import boundary
 from activities.events import Webhook
 from parley.domain import session_analysis
 from parley.domain.auto_analyze import contract as auto_analyze
+from parley.domain.errors import ParleyError
 from parley.domain.generate import contract, quality
 from parley.domain.housekeeping import PurgeInput, PurgeReport
 from parley.settings import Settings
@@ -135,19 +137,28 @@ class PurgeActivities:
         return total
 
     async def _remove_contents(self, job: PurgeInput, running: Sequence[str]) -> dict[str, dict[str, int]]:
-        """Remove what workspaces keep for a limited time only, and report to each what was removed."""
+        """Remove what workspaces keep for a limited time only, and report to each what was removed.
+
+        Raises:
+            ParleyError, SQLAlchemyError: the first error of a workspace, after all others had their turn.
+        """
         async with self._database.transaction() as tx:
             limits = await configuration.content_days(tx)
         if not limits:
             return {}
         # Listed once for all: a workspace that keeps content for longer needs no later time than the earliest start.
         unneeded = await self._stored_before_any_running(job.at - timedelta(days=min(limits.values())))
-        removed = {
-            workspace_id: await self._remove_content(
-                workspace_id, Old(job.at - timedelta(days=days), running), unneeded, job
-            )
-            for workspace_id, days in limits.items()
-        }
+        removed, failures = dict[str, dict[str, int]](), list[ParleyError | SQLAlchemyError]()
+        for workspace_id, days in limits.items():
+            old = Old(job.at - timedelta(days=days), running)
+            try:
+                removed[workspace_id] = await self._remove_content(workspace_id, old, unneeded, job)
+            except (ParleyError, SQLAlchemyError) as error:
+                # It must not keep the content of the workspaces after it.
+                activity.logger.exception("workspace %r: its old content is not removed", workspace_id)
+                failures.append(error)
+        if failures:
+            raise failures[0]
         return {workspace_id: counts for workspace_id, counts in removed.items() if counts}
 
     async def _remove_content(self, workspace_id: str, old: Old, unneeded: datetime, job: PurgeInput) -> dict[str, int]:
@@ -156,7 +167,8 @@ class PurgeActivities:
         for table in forgetting.BY_AGE:
             before = replace(old, before=min(old.before, unneeded)) if table == "prompts" else old
             remove = partial(forgetting.forget_old, workspace_id=workspace_id, table=table, old=before, limit=job.batch)
-            counts[table] = await self._in_batches(remove, job.batch)
+            counts[table] = await self._in_batches(remove, job.batch, bulk=True)
+        counts["replies"] = await self._empty_replies(workspace_id, old, job.batch)
         removed = {table: count for table, count in counts.items() if count}
         if removed:
             async with self._database.transaction() as tx:
@@ -164,10 +176,20 @@ class PurgeActivities:
             activity.logger.info("workspace %r: content of before %s is removed: %s", workspace_id, old.before, removed)
         return removed
 
-    async def _in_batches(self, delete: Callable[[AsyncSession], Awaitable[int]], batch: int) -> int:
+    async def _empty_replies(self, workspace_id: str, old: Old, batch: int) -> int:
+        total, page = 0, None
+        while page is None or page.last is not None:
+            async with self._database.transaction(bulk=True) as tx:
+                page = await forgetting.forget_old_replies(tx, workspace_id, old, after=page, limit=batch)
+            total += page.emptied
+        return total
+
+    async def _in_batches(
+        self, delete: Callable[[AsyncSession], Awaitable[int]], batch: int, *, bulk: bool = False
+    ) -> int:
         total, deleted = 0, batch
         while deleted == batch:
-            async with self._database.transaction() as tx:
+            async with self._database.transaction(bulk=bulk) as tx:
                 deleted = await delete(tx)
             total += deleted
         return total

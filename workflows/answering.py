@@ -42,10 +42,10 @@ from parley.domain.generate.contract import (
     Refused,
 )
 from parley.domain.generate.quality import ScoreInput, cheapest
-from parley.domain.requests import Finish
+from parley.domain.requests import Finish, Provider
 from parley.domain.routing import Candidate
 from workflows.fallback import Engine, NoProviderServed, first_success
-from workflows.policies import LONGEST_RATE_LIMIT
+from workflows.policies import FIRST_RATE_LIMIT, LONGEST_RATE_LIMIT, LONGEST_UNASKED_PAUSE
 
 MAX_ASKS = 3
 REASON_CHARACTERS = 150
@@ -152,6 +152,8 @@ class Answering:
         self._is_first = prepared.is_first
         self._last_candidate: Candidate | None = None
         self._last_failure = ""
+        # After the next rate limit of a model, at least. Over all rounds of the candidates.
+        self._next_pauses: dict[tuple[Provider, str], timedelta] = {}
 
     async def run(self) -> GenerateResult:
         """Request replies until one follows the response schema.
@@ -184,7 +186,7 @@ class Answering:
             return
         if error.type != ContextTooLong.__name__:
             raise error
-        if self._may_condense and await self._condense_if_possible(NoProviderServed):
+        if self._may_condense and await self._condense_if_affordable():
             self._ask += 1
             return
         # Another model may have a larger context window.
@@ -216,7 +218,7 @@ class Answering:
                     summary=f"{candidate.provider.value} {candidate.model}: {candidate.reason}",
                 )
             except ApplicationError as error:
-                pause = self._rate_limit_pause(error)
+                pause = self._rate_limit_pause(candidate, error)
                 if pause is None or self._engine.now() + pause > deadline:
                     if error.type != ContextTooLong.__name__:
                         self._last_failure = error.message[:REASON_CHARACTERS]
@@ -243,17 +245,38 @@ class Answering:
             return candidate
         return candidate.model_copy(update={"reason": f"{candidate.reason}, after {self._last_failure}"})
 
-    def _rate_limit_pause(self, error: ApplicationError) -> timedelta | None:
-        """The wait that a rate limit requires; None for another error, or if the policy prefers another model."""
+    def _rate_limit_pause(self, candidate: Candidate, error: ApplicationError) -> timedelta | None:
+        """The wait that a rate limit requires; None for another error, or if the policy prefers another model.
+
+        It grows with each rate limit of the candidate, also where the provider asks for no wait or a short one:
+        otherwise the requests of ten minutes would fill the workflow's history.
+        """
         if error.type != RateLimited.__name__ or self._serving.on_rate_limit is not OnRateLimit.WAIT:
             return None
-        return timedelta(seconds=float(error.details[0]) if error.details else 1.0)
+        model = (candidate.provider, candidate.model)
+        shortest = self._next_pauses.get(model, FIRST_RATE_LIMIT)
+        self._next_pauses[model] = min(shortest * 2, LONGEST_UNASKED_PAUSE)
+        asked = timedelta(seconds=float(error.details[0])) if error.details else timedelta(0)
+        return max(asked, shortest)
 
-    async def _condense_if_possible(self, tolerated: type[ApplicationError] = ApplicationError) -> bool:
+    async def _condense_if_possible(self) -> bool:
         """Condense a prompt that is too long. If that fails, which the history shows, it is sent whole."""
-        with suppress(tolerated):
+        with suppress(ApplicationError):
             return await self._condense()
         return False
+
+    async def _condense_if_affordable(self) -> bool:
+        """Condense a prompt that was refused as too long. Without a provider or the budget for it, nothing changes.
+
+        Raises:
+            ApplicationError: an error that another model would not help with.
+        """
+        try:
+            return await self._condense()
+        except ApplicationError as error:
+            if not isinstance(error, NoProviderServed) and error.type != BudgetExhausted.__name__:
+                raise
+            return False
 
     async def _condense(self) -> bool:
         """Condense the earlier part of the prompt, on the cheapest candidate; returns whether the prompt changed."""

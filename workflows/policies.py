@@ -115,6 +115,9 @@ ANSWER_STEP: dict[str, Any] = {
 
 # How long to wait for one provider's rate limit before the next candidate is tried.
 LONGEST_RATE_LIMIT = timedelta(minutes=10)
+# The pause after a rate limit where the provider does not ask for a longer one. It doubles, to keep the history small.
+FIRST_RATE_LIMIT = timedelta(seconds=1)
+LONGEST_UNASKED_PAUSE = timedelta(minutes=1)
 
 # A grade: one attempt, with the lowest priority, and none if the provider's queue is long.
 GRADE_STEP: dict[str, Any] = {

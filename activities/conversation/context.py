@@ -183,8 +183,10 @@ class ConversationSteps:
         where = (step.workspace_id, step.conversation_id, step.turn_id)
         async with self._database.reads() as tx:
             turn = await conversations.find_turn(tx, *where)
+            if turn is None:  # its user was forgotten meanwhile, with the answer
+                return {}
             reply = await generations.answer(tx, step.workspace_id, turn_request_id(*where))
-        sizes = [await tokens_of(text) for text in (turn.text if turn else "", reply.text)]
+        sizes = [await tokens_of(text) for text in (turn.text, reply.text)]
         return {"answer": reply.text, "tokens": sum(sizes) + 2 * MESSAGE_TOKENS}
 
     @activity.defn(name="conversation.close")

@@ -15,7 +15,7 @@ from activities.configuration import Configurations
 from activities.metrics import Metrics
 from parley.domain.budgets import least_left_usd
 from parley.domain.configuration import Configuration, Credentials
-from parley.domain.errors import IdempotencyConflict
+from parley.domain.errors import IdempotencyConflict, NotFound
 from parley.domain.generate.caching import context_sha256, question
 from parley.domain.generate.condensing import StoredSummary, may_use_summary, prefix_hashes
 from parley.domain.generate.contract import (
@@ -168,12 +168,17 @@ class GenerateDecisions:
         return settled or await _recorded_answer(tx, job, row, reason=reason)
 
     async def _settled_answer(self, tx: AsyncSession, job: Job, serving: Serving) -> GenerateResult | None:
-        """The answer in the last settled reply, which is recorded here: its worker stopped before it did."""
+        """The answer in the last settled reply, which is recorded here: its worker stopped before it did.
+
+        Raises:
+            NotFound: its content was removed.
+        """
         workspace_id = job.input.workspace_id
         attempt_id = await generations.last_reply(tx, workspace_id, job.job_key)
         settled = await ledger.settled_by(tx, workspace_id, attempt_id) if attempt_id else None
         if settled is None:
             return None
+        _require_content(job, settled)
         prompt = await generations.load_prompt(tx, workspace_id, job.input.prompt)
         value, problem = read_answer(settled.reply, prompt)
         if problem:
@@ -326,12 +331,17 @@ async def _for_history(
 
 
 async def _recorded_answer(tx: AsyncSession, job: Job, row: Generation | None, *, reason: str) -> GenerateResult | None:
-    """The answer that is recorded for a generation, and why it is returned; None without one."""
+    """The answer that is recorded for a generation, and why it is returned; None without one.
+
+    Raises:
+        NotFound: its content was removed.
+    """
     if row is None or row.outcome != "completed" or row.attempt_id is None:
         return None
     settled = await ledger.settled_by(tx, row.workspace_id, row.attempt_id)
     if settled is None:
         return None
+    _require_content(job, settled)
     value, _ = read_answer(settled.reply, await generations.load_prompt(tx, row.workspace_id, job.input.prompt))
     details = await counts_of(tx, job, settled) | {"cost_usd": row.cost_usd, "reason": reason}
     if row.cached:
@@ -339,6 +349,15 @@ async def _recorded_answer(tx: AsyncSession, job: Job, row: Generation | None, *
         details |= {"prompt_cache_saved_usd": Decimal(0)}
     serving = Serving(template=row.template, experiment=row.experiment, arm=row.arm)
     return result_of(job, serving, settled, value, **details)
+
+
+def _require_content(job: Job, settled: Settled) -> None:
+    """Refuse an answer of which only the counts are left: it would be an empty success."""
+    if chat_reply(settled.reply).forgotten:
+        raise NotFound(
+            f"the answer of {job.workflow_id!r} was removed, as its user asked or by the workspace's content_days: "
+            "use another key to request a new one"
+        )
 
 
 def answered_row(job: Job, serving: Serving, settled: Settled, cost_usd: Decimal) -> Generation:

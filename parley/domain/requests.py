@@ -475,6 +475,7 @@ class ChatReply(Sparse):
 
     model: the name that the reply gives; the simulator's begins with `simulator/`.
     continues: the text begins with that of earlier replies, whose streams broke. The usage is that of the last reply.
+    forgotten: the text was removed from the journal, as its user asked or by its age.
     """
 
     kind: Literal["chat"] = "chat"
@@ -485,6 +486,7 @@ class ChatReply(Sparse):
     model: Received
     provider_request_id: Received = ""
     continues: bool = False
+    forgotten: bool = False
 
 
 class SpokenWord(Model):

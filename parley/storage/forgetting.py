@@ -6,6 +6,8 @@ reply keeps its counts and loses its text.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -43,7 +45,8 @@ EVIDENCE = ("meaning", "example", "definition", "examples")
 # Chats without a word of the user are labelled by rule.
 NOTHING_SAID = """payload || '{"messages": [{"role": "user", "text": "", "time": null}]}'"""
 WITHOUT_CONTENT = """(payload || CASE payload ->> 'kind'
-    WHEN 'chat' THEN '{"text": ""}' WHEN 'transcription' THEN '{"words": [], "forgotten": true}'
+    WHEN 'chat' THEN '{"text": "", "forgotten": true}'
+    WHEN 'transcription' THEN '{"words": [], "forgotten": true}'
     WHEN 'speech' THEN '{"audio": ""}' ELSE '{"vectors": []}' END::jsonb) - 'tool_calls'"""
 
 
@@ -53,7 +56,7 @@ class Content:
 
     columns: what its rows keep, as assignments; None: the rows are deleted. filled: which rows have content at all.
     of_user: those of `:user`. old: those from before `:before` that nothing needs; "" if they stay until the purge or
-    until the user is forgotten.
+    until the user is forgotten, or are found in another way.
     """
 
     of_user: str
@@ -138,9 +141,7 @@ CONTENT: Mapping[str, Content] = {
     "configuration": Content("one.owner = :user", ""),
     "replies": Content(
         OF_ATTEMPT,
-        """one.attempt_id IN (SELECT t.id FROM paid_requests r JOIN attempts t USING (workspace_id, request_id)
-                              WHERE r.workspace_id = :workspace AND t.started_at < :before AND r.expires_at < :before
-                                AND r.workflow_id <> ALL(CAST(:running AS text[])))""",
+        "",  # `forget_old_replies`
         f"payload = {WITHOUT_CONTENT}",
         f"one.payload <> {WITHOUT_CONTENT.replace('payload', 'one.payload')}",
     ),
@@ -150,7 +151,40 @@ IS_FORGOTTEN = text("""
     SELECT EXISTS (SELECT 1 FROM paid_requests r JOIN replies a ON a.attempt_id = r.settled_attempt_id
                    WHERE r.workspace_id = :workspace AND r.request_id = :request
                      AND a.payload @> '{"forgotten": true}')""")
+# The rows of emptied replies stay for long: each page begins where the one before it ended, at any time before.
+FORGET_REPLIES = text(f"""
+    WITH page AS MATERIALIZED (
+        SELECT t.id, t.started_at, (t.state = 'open' OR r.expires_at >= :before
+                                    OR r.workflow_id = ANY(CAST(:running AS text[]))) AS needed
+        FROM attempts t JOIN paid_requests r USING (workspace_id, request_id)
+        WHERE t.workspace_id = :workspace AND t.started_at < :before AND (t.started_at, t.id) > (:started_at, :id)
+        ORDER BY t.started_at, t.id LIMIT :limit),
+    emptied AS (
+        {CONTENT["replies"].statement("replies", "one.attempt_id IN (SELECT id FROM page WHERE NOT needed)")}
+        RETURNING 1)
+    SELECT count(*) AS looked_at, (SELECT count(*) FROM emptied) AS emptied, max(started_at) AS started_at,
+           (array_agg(id ORDER BY started_at DESC, id DESC))[1] AS id, min(started_at) FILTER (WHERE needed) AS needed
+    FROM page""")  # noqa: S608 - constants
+MARK = text("SELECT before FROM purge_marks WHERE subject = :subject")
+MOVE_MARK = text("""
+    INSERT INTO purge_marks (subject, before) VALUES (:subject, :before)
+    ON CONFLICT (subject) DO UPDATE SET before = excluded.before WHERE purge_marks.before < excluded.before""")
+FIRST_ID = UUID(int=0)
 BY_AGE = tuple(table for table, content in CONTENT.items() if content.old)
+
+
+@dataclass(frozen=True)
+class RepliesPage:
+    """Attempts that were looked at, and how many of their replies were emptied.
+
+    last: time and id of the last one, after which the next page begins; None: there is no next one.
+    needed_from: the time of the first one, in this page and those before, whose reply may still come or be needed.
+    """
+
+    looked_at: int = 0
+    emptied: int = 0
+    last: tuple[datetime, UUID] | None = None
+    needed_from: datetime | None = None
 
 
 async def is_forgotten(tx: AsyncSession, workspace_id: str, request_id: str) -> bool:
@@ -189,3 +223,28 @@ async def forget_old(tx: AsyncSession, workspace_id: str, table: str, old: Old, 
     if ":running" in content.old:
         values["running"] = list(old.running)
     return await changed(tx, text(content.statement(table, which)), values)
+
+
+async def forget_old_replies(
+    tx: AsyncSession, workspace_id: str, old: Old, *, after: RepliesPage | None, limit: int
+) -> RepliesPage:
+    """Empty the replies of the next `limit` attempts of a workspace that are old, the oldest first.
+
+    A mark is kept of the time before which all are emptied, so that none is read again. `after`: the page before.
+    """
+    subject = f"replies of {workspace_id}"
+    if after and after.last:
+        started_at, attempt_id = after.last
+    else:
+        mark = (await tx.execute(MARK, {"subject": subject})).scalar()
+        started_at, attempt_id = mark or datetime.min.replace(tzinfo=UTC), FIRST_ID
+    found = {"workspace": workspace_id, "before": old.before, "running": list(old.running), "limit": limit}
+    row = (await tx.execute(FORGET_REPLIES, {**found, "started_at": started_at, "id": attempt_id})).mappings().one()
+    is_last = row["looked_at"] < limit
+    needed_from = (after and after.needed_from) or row["needed"]
+    if row["looked_at"]:
+        mark = needed_from or (old.before if is_last else row["started_at"])
+        await tx.execute(MOVE_MARK, {"subject": subject, "before": mark})
+    return RepliesPage(
+        row["looked_at"], row["emptied"], None if is_last else (row["started_at"], row["id"]), needed_from
+    )

@@ -305,13 +305,14 @@ async def answer(tx: AsyncSession, workspace_id: str, request_id: str) -> ChatRe
 
 
 async def reply_of(tx: AsyncSession, generation: Generation) -> ChatReply | None:
-    """The whole answer of a generation; None where it has none, or it has been purged."""
+    """The whole answer of a generation; None where it has none, or it has been purged or removed."""
     journal = select(col(JournaledReply.payload)).where(
         col(JournaledReply.workspace_id) == generation.workspace_id,
         col(JournaledReply.attempt_id) == generation.attempt_id,
     )
     reply = (await tx.execute(journal)).scalar() if generation.attempt_id else None
-    return None if reply is None else ChatReply.model_validate(reply)
+    answer = None if reply is None else ChatReply.model_validate(reply)
+    return None if answer is None or answer.forgotten else answer
 
 
 async def grade(tx: AsyncSession, workspace_id: str, request_id: str, score: Decimal) -> bool:

@@ -318,7 +318,8 @@ class UsageTotal(SQLModel, table=True):
 
 
 class PurgeMark(SQLModel, table=True):
-    """From before which time rows may be purged, so that the audit does not miss them. `subject`: events."""
+    """From before which time rows may be purged, so that the audit does not miss them, or are emptied, so that they
+    are not read again. `subject`: events, or the replies of a workspace."""
 
     __tablename__ = "purge_marks"
 

@@ -34,7 +34,7 @@ from parley.storage import (
     summaries,
     usage,
 )
-from parley.storage.forgetting import BY_AGE, CONTENT
+from parley.storage.forgetting import BY_AGE, CONTENT, RepliesPage
 from parley.storage.ledger import REPLY
 from parley.storage.retention import Old
 from parley.storage.tables import (
@@ -201,7 +201,7 @@ def test_all_of_it_is_about_one_workspace_and_one_user():
 
 
 def test_every_old_content_is_of_before_a_time():
-    assert set(CONTENT) - set(BY_AGE) == {"configuration"}
+    assert set(CONTENT) - set(BY_AGE) == {"configuration", "replies"}
     for table in BY_AGE:
         assert ":before" in CONTENT[table].old, table
 
@@ -216,7 +216,18 @@ async def forget_old(books: LedgerFixture, days: float, running: Sequence[str] =
             counts[table] += changed
             if not changed:
                 break
+    counts["replies"] = sum(page.emptied for page in await forget_old_replies(books, old))
     return dict(counts)
+
+
+async def forget_old_replies(books: LedgerFixture, old: Old, *, limit: int = 1) -> list[RepliesPage]:
+    """Empty the old replies, page by page."""
+    pages: list[RepliesPage] = []
+    while not pages or pages[-1].last is not None:
+        async with books.database.transaction() as tx:
+            after = pages[-1] if pages else None
+            pages.append(await forgetting.forget_old_replies(tx, books.workspace, old, after=after, limit=limit))
+    return pages
 
 
 async def test_of_before_a_time_no_table_has_anything_that_was_said_and_the_money_stays(filled: LedgerFixture):
@@ -226,7 +237,8 @@ async def test_of_before_a_time_no_table_has_anything_that_was_said_and_the_mone
     counts = await forget_old(filled, days=0)
     after = await contents(filled)
     assert {table for table, rows in after.items() if SECRET in rows} == {"configuration", "memories"}
-    assert {table for table in before if before[table] != after[table]} == set(BY_AGE) == set(counts)
+    emptied = {table for table in before if before[table] != after[table]} - {"purge_marks"}
+    assert emptied == {*BY_AGE, "replies"} == set(counts)
     assert await filled.day() == day
     assert await filled.disagreements() == []
     assert not any((await forget_old(filled, days=0)).values())
@@ -238,6 +250,57 @@ async def test_what_a_running_job_may_need_stays(filled: LedgerFixture):
     counts = await forget_old(filled, days=0)
     kept = ("sessions", "recordings", "session_analyses", "auto_labels", "auto_sessions", "chat_sessions", "replies")
     assert {table: counts[table] for table in kept} == dict.fromkeys(kept, 0)
+
+
+async def replied(books: LedgerFixture, *steps: str) -> None:
+    """Settled requests that have expired."""
+    for step in steps:
+        await books.settle(await books.granted(step), reply(SECRET))
+    await books.run("UPDATE paid_requests SET expires_at = clock_timestamp() - interval '1 minute'")
+
+
+async def test_replies_that_are_emptied_are_not_read_again(books: LedgerFixture):
+    await books.open()
+    await replied(books, *(f"step {number}" for number in range(5)))
+    first = await forget_old_replies(books, Old(utc_now(), ()), limit=2)
+    assert [(page.looked_at, page.emptied) for page in first] == [(2, 2), (2, 2), (1, 1)]
+    await replied(books, "step of the next day")
+    second = await forget_old_replies(books, Old(utc_now(), ()), limit=2)
+    assert [(page.looked_at, page.emptied) for page in second] == [(1, 1)]
+    third = await forget_old_replies(books, Old(utc_now(), ()), limit=2)
+    assert [(page.looked_at, page.emptied) for page in third] == [(0, 0)]
+    assert SECRET not in (await contents(books))["replies"]
+
+
+async def test_a_purge_that_was_cut_off_goes_on_where_it_was(books: LedgerFixture):
+    await books.open()
+    await replied(books, "one", "two", "three")
+    old = Old(utc_now(), ())
+    async with books.database.transaction() as tx:
+        await forgetting.forget_old_replies(tx, books.workspace, old, after=None, limit=2)
+    # The last one of the page is looked at again: another may have begun at the same time.
+    [page] = await forget_old_replies(books, old, limit=9)
+    assert (page.looked_at, page.emptied) == (2, 1)
+
+
+@pytest.mark.parametrize("needed", ["running", "open", "not expired"])
+async def test_a_reply_that_was_needed_is_emptied_later(books: LedgerFixture, needed: str):
+    await books.open()
+    if needed == "open":
+        attempt = await books.granted("needed")
+    else:
+        await replied(books, "needed")
+    await replied(books, "one", "two")
+    if needed == "not expired":
+        await books.run("UPDATE paid_requests SET expires_at = 'infinity' WHERE request_id LIKE '%needed'")
+    await books.run("UPDATE paid_requests SET workflow_id = 'running' WHERE request_id LIKE '%needed'")
+    old = Old(utc_now(), ["running"] if needed == "running" else ())
+    assert sum(page.emptied for page in await forget_old_replies(books, old)) == 2
+    if needed == "open":
+        await books.settle(attempt, reply(SECRET))
+    await books.run("UPDATE paid_requests SET expires_at = clock_timestamp() - interval '1 minute'")
+    assert sum(page.emptied for page in await forget_old_replies(books, Old(utc_now(), ()))) == 1
+    assert SECRET not in (await contents(books))["replies"]
 
 
 async def test_a_run_that_goes_on_from_another_one_forgets_its_evidence_too(filled: LedgerFixture):
@@ -254,4 +317,6 @@ async def test_another_workspace_keeps_what_was_said(filled: LedgerFixture):
     async with filled.database.transaction() as tx:
         for table in BY_AGE:
             assert await forgetting.forget_old(tx, "globex", table, Old(utc_now(), ()), limit=10) == 0
+        page = await forgetting.forget_old_replies(tx, "globex", Old(utc_now(), ()), after=None, limit=10)
+        assert (page.looked_at, page.emptied) == (0, 0)
     assert await contents(filled) == before

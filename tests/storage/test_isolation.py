@@ -77,6 +77,7 @@ from parley.storage import (
 from parley.storage.breaker import BreakerView, Passes, Waits
 from parley.storage.configuration import WORKSPACE, Glance, Stored
 from parley.storage.driver import Query, fetch
+from parley.storage.forgetting import RepliesPage
 from parley.storage.ledger import Counted, Failure
 from parley.storage.retention import Old
 from parley.storage.tables import CachedAnswer, Generation, StoredAnalysis, Submission, SubmissionLine, utc_now
@@ -448,8 +449,12 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "memories.forget_asked": (lambda tx, _: memories.forget_asked(tx, THEIRS, USER, MEMORY.id), NotFound),
     "memories.forget": (lambda tx, _: memories.forget(tx, THEIRS, USER), 0),
     "forgetting.forget_old": (
-        lambda tx, _: forgetting.forget_old(tx, THEIRS, "replies", Old(utc_now(), ()), limit=9),
+        lambda tx, _: forgetting.forget_old(tx, THEIRS, "llm_cache", Old(utc_now(), ()), limit=9),
         0,
+    ),
+    "forgetting.forget_old_replies": (
+        lambda tx, _: forgetting.forget_old_replies(tx, THEIRS, Old(utc_now(), ()), after=None, limit=9),
+        RepliesPage(),
     ),
     "forgetting.is_forgotten": (lambda tx, _: forgetting.is_forgotten(tx, THEIRS, "one"), False),
     "forgetting.forget_user": (lambda tx, _: forgetting.forget_user(tx, THEIRS, USER), {}),

@@ -20,6 +20,7 @@ from parley.domain.errors import (
     ParleyError,
     ProviderUnavailable,
     RateLimited,
+    StreamSuperseded,
 )
 from parley.domain.generate.contract import (
     AskOutcome,
@@ -179,8 +180,28 @@ class TestRateLimit:
         engine = MemoryEngine(ask=[failure(RateLimited, "slow down", 7.0), failure(RateLimited, "slow down"), answer()])
         await answered(engine)
         assert engine.models == ["ask big"] * 3
-        assert engine.pauses == [7, 1]
+        assert engine.pauses == [7, 2]
         assert [step.is_first for step in engine.asks] == [True, False, False]
+
+    @pytest.mark.parametrize("asked", [(), (0.0,), (0.25,)])
+    async def test_pauses_grow_while_a_rate_limit_lasts_however_short_the_provider_says(self, asked: tuple[float, ...]):
+        engine = MemoryEngine(ask=[failure(RateLimited, "slow down", *asked)])
+        await failed(engine, candidates=(BIG,))
+        assert engine.pauses == [1, 2, 4, 8, 16, 32, *[60] * 8]
+
+    async def test_a_longer_wait_that_the_provider_says_is_kept(self):
+        limited = failure(RateLimited, "slow down", 90.0)
+        engine = MemoryEngine(ask=[limited, limited, answer()])
+        await answered(engine)
+        assert engine.pauses == [90, 90]
+
+    async def test_pauses_grow_for_each_candidate_and_over_the_rounds(self):
+        engine = MemoryEngine(ask=[failure(RateLimited, "slow down", 0.0)])
+        await failed(engine, wait_limit_seconds=2000)
+        first = [1, 2, 4, 8, 16, 32, *[60] * 8]
+        assert engine.pauses[: 2 * len(first)] == first * 2
+        # Between the rounds is the pause of an outage.
+        assert engine.pauses[2 * len(first) :] == [30, *[60] * 20]
 
     async def test_a_long_rate_limit_leads_to_the_next_candidate(self):
         limited = failure(RateLimited, "slow down", LONGEST_RATE_LIMIT.total_seconds() + 1)
@@ -294,9 +315,19 @@ class TestCondensing:
         await answered(engine)
         assert engine.models == ["ask big", "condense small", "condense big", "ask small"]
 
-    async def test_without_the_budget_to_condense_it_is_refused(self):
+    async def test_without_the_budget_to_condense_another_candidate_gets_it(self):
         engine = MemoryEngine(ask=[failure(ContextTooLong), answer()], condense=[failure(BudgetExhausted)])
-        assert (await failed(engine)).type == BudgetExhausted.__name__
+        await answered(engine)
+        assert engine.models == ["ask big", "condense small", "ask small"]
+
+    async def test_without_the_budget_to_condense_and_another_candidate_the_prompt_is_too_long(self):
+        engine = MemoryEngine(ask=[failure(ContextTooLong)], condense=[failure(BudgetExhausted)])
+        assert (await failed(engine, candidates=(BIG,))).type == ContextTooLong.__name__
+
+    @pytest.mark.parametrize("error", [InsufficientEnergy, StreamSuperseded])
+    async def test_another_error_of_condensing_is_raised(self, error: type[ParleyError]):
+        engine = MemoryEngine(ask=[failure(ContextTooLong), answer()], condense=[failure(error)])
+        assert (await failed(engine)).type == error.__name__
 
     async def test_a_prompt_that_is_long_for_the_policy_is_condensed_first(self):
         engine = MemoryEngine(ask=[answer()], condense=[failure(ProviderUnavailable), CondenseOutcome(prompt=SHORT)])

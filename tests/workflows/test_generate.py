@@ -13,9 +13,10 @@ from temporalio.client import WorkflowHistory
 from temporalio.common import TypedSearchAttributes
 
 from parley import Backend, Client, visibility
-from parley.client.generate import generate
+from parley.client.backend import temporal_errors
+from parley.client.generate import generate, generate_input
 from parley.domain.budgets import Period
-from parley.domain.errors import IdempotencyConflict, InvalidInput, JobFailed, NotFound, UnpricedModel
+from parley.domain.errors import ErrorKind, IdempotencyConflict, InvalidInput, JobFailed, NotFound, UnpricedModel
 from parley.domain.generate.contract import (
     WORKFLOW,
     Cached,
@@ -31,6 +32,7 @@ from parley.domain.queues import WORKFLOWS
 from parley.domain.requests import Finish, Message, Provider
 from parley.storage.tables import Generation
 from tests.parts import SimulatorAdmin
+from tests.storage.ledger_fixture import LedgerFixture
 from tests.workflows.modes import BOTH_MODES, InlineClient, cancel, durable_only, in_workspace
 
 pytestmark = [pytest.mark.usefixtures("worker"), BOTH_MODES]
@@ -550,6 +552,31 @@ class TestKeys:
         await client.generate(QUESTION, user_id=USER, key="order-7")
         with pytest.raises(IdempotencyConflict):
             await client.generate("Something else", user_id=USER, key="order-7")
+
+    @pytest.mark.parametrize("is_recorded", [True, False])
+    async def test_an_answer_that_was_removed_is_an_error_and_not_an_empty_success(
+        self, client: Client, simulator: SimulatorAdmin, is_recorded: bool
+    ) -> None:
+        async def ask() -> GenerateResult:
+            """In place of `client.generate`, which finds the finished workflow: as if Temporal had deleted that."""
+            if isinstance(client, InlineClient):
+                return await client.generate(QUESTION, user_id=USER, key="order-7")
+            request = generate_input(client.workspace_id, QUESTION, user_id=USER)
+            job_id = workflow_id(client.workspace_id, "order-7")
+            with temporal_errors():
+                return await client.temporal.execute_workflow(
+                    WORKFLOW, request, id=job_id, task_queue=WORKFLOWS, result_type=GenerateResult
+                )
+
+        assert (await ask()).success
+        await client.forget_user(USER)
+        if not is_recorded:
+            # As if its worker had stopped between the settlement and the record.
+            await LedgerFixture(client.database).run("DELETE FROM generations")
+        with pytest.raises(JobFailed, match=r"was removed.*use another key") as caught:
+            await ask()
+        assert (caught.value.reason, caught.value.kind) == ("NotFound", ErrorKind.NOT_FOUND)
+        assert len(await simulator.billed()) == 1
 
     async def test_a_refused_request_can_be_repeated(self, client: Client, simulator: SimulatorAdmin) -> None:
         await client.set_cap(Period.DAY, Decimal(0))

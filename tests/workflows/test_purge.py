@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
+from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities.purge import PurgeActivities
@@ -215,6 +216,26 @@ async def test_a_workspace_keeps_content_for_its_own_time(client: Client) -> Non
     assert await client.costs() == spent
     assert [event.kind for event in await client.housekeeping.events()].count("content_removed") == 1
     assert (await purge(client)).contents == {}
+
+
+async def test_a_workspace_whose_content_cannot_be_removed_does_not_keep_that_of_the_others(client: Client) -> None:
+    backend, ledger = Backend(client.temporal, client.database, client.settings), LedgerFixture(client.database)
+    clients = {name: backend.client(f"{client.workspace_id}-{name}") for name in ("a", "broken", "z")}
+    for one in clients.values():
+        await one.configuration.set("privacy", {"content_days": 7})
+        await one.generate("How?", user_id=USER)
+    await age(client, "llm_cache", "created_at", 8)
+    await ledger.run("CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN 1 / 0; END'")
+    broken = "CREATE TRIGGER fail BEFORE DELETE ON llm_cache FOR EACH ROW WHEN (OLD.workspace_id = '{}')"
+    await ledger.run(f"{broken.format(clients['broken'].workspace_id)} EXECUTE FUNCTION fail()")
+    purges = PurgeActivities(client.database, client.temporal, client.settings)
+    try:
+        with pytest.raises(ApplicationError, match="DataError"):
+            await ActivityEnvironment().run(purges.purge, PurgeInput(at=datetime.now(UTC), batch=1000))
+    finally:
+        await ledger.run("DROP FUNCTION fail CASCADE")
+    left = {row.workspace_id for row in await ledger.all(CachedAnswer)}
+    assert left & {one.workspace_id for one in clients.values()} == {clients["broken"].workspace_id}
 
 
 async def test_phone_calls_are_kept_as_long_as_their_number_says(client: Client):
