@@ -57,13 +57,14 @@ OLD = text(f"""
     WITH old AS (
         SELECT workspace_id, conversation_id FROM conversations WHERE last_turn_at < :before
         ORDER BY last_turn_at LIMIT :limit FOR UPDATE SKIP LOCKED){DELETE}""")  # noqa: S608 - a constant
-# Phone calls of numbers that say for how long theirs are kept.
+# Phone calls of numbers that say for how long theirs are kept, or that said it before they were removed.
 OLD_PHONE_CALLS = text(f"""
     WITH old AS (
-        SELECT c.workspace_id, c.conversation_id FROM phone_numbers n
-        JOIN call_sessions p ON (p.workspace_id, p.number) = (n.workspace_id, n.number)
+        SELECT c.workspace_id, c.conversation_id FROM call_sessions p
         JOIN conversations c ON (c.workspace_id, c.conversation_id) = (p.workspace_id, p.call_sid)
-        WHERE p.ended_at < CAST(:at AS timestamptz) - make_interval(days => (n.settings->>'keep_days')::int)
+        LEFT JOIN phone_numbers n ON (n.workspace_id, n.number) = (p.workspace_id, p.number)
+        WHERE p.ended_at < CAST(:at AS timestamptz)
+                           - make_interval(days => coalesce((n.settings->>'keep_days')::int, p.keep_days))
         LIMIT :limit FOR UPDATE OF c SKIP LOCKED){DELETE}""")  # noqa: S608 - a constant
 
 

@@ -22,6 +22,8 @@ OF_CONVERSATION = """one.conversation_id IN (
     SELECT conversation_id FROM conversations WHERE workspace_id = :workspace AND user_id = :user)"""
 OF_ATTEMPT = """one.attempt_id IN (SELECT t.id FROM paid_requests r JOIN attempts t USING (workspace_id, request_id)
                                    WHERE r.workspace_id = :workspace AND r.user_id = :user)"""
+OF_REQUEST = """one.request_id IN (SELECT request_id FROM paid_requests
+                                   WHERE workspace_id = :workspace AND user_id = :user)"""
 OF_STREAM = """one.stream_id IN (
     SELECT workflow_id FROM generations WHERE workspace_id = :workspace AND user_id = :user)"""
 # Given for sessions of this user alone.
@@ -139,6 +141,13 @@ CONTENT: Mapping[str, Content] = {
         f"one.payload <> {NOTHING_SAID.replace('payload', 'one.payload')}",
     ),
     "configuration": Content("one.owner = :user", ""),
+    # A vendor, or a check of its reply, may quote what it refuses.
+    "attempts": Content(
+        OF_REQUEST,
+        "",  # `forget_old_replies`
+        "error = NULL",
+        "one.error IS NOT NULL",
+    ),
     "replies": Content(
         OF_ATTEMPT,
         "",  # `forget_old_replies`
@@ -161,7 +170,9 @@ FORGET_REPLIES = text(f"""
         ORDER BY t.started_at, t.id LIMIT :limit),
     emptied AS (
         {CONTENT["replies"].statement("replies", "one.attempt_id IN (SELECT id FROM page WHERE NOT needed)")}
-        RETURNING 1)
+        RETURNING 1),
+    silenced AS (
+        {CONTENT["attempts"].statement("attempts", "one.id IN (SELECT id FROM page WHERE NOT needed)")})
     SELECT count(*) AS looked_at, (SELECT count(*) FROM emptied) AS emptied, max(started_at) AS started_at,
            (array_agg(id ORDER BY started_at DESC, id DESC))[1] AS id, min(started_at) FILTER (WHERE needed) AS needed
     FROM page""")  # noqa: S608 - constants
@@ -228,7 +239,8 @@ async def forget_old(tx: AsyncSession, workspace_id: str, table: str, old: Old, 
 async def forget_old_replies(
     tx: AsyncSession, workspace_id: str, old: Old, *, after: RepliesPage | None, limit: int
 ) -> RepliesPage:
-    """Empty the replies of the next `limit` attempts of a workspace that are old, the oldest first.
+    """Empty the replies, and the messages of errors, of the next `limit` attempts of a workspace that are old, the
+    oldest first.
 
     A mark is kept of the time before which all are emptied, so that none is read again. `after`: the page before.
     """

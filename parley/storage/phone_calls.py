@@ -88,11 +88,18 @@ async def numbers(tx: AsyncSession, workspace_id: str) -> Sequence[StoredPhoneNu
 
 
 async def remove_number(tx: AsyncSession, workspace_id: str, number: str) -> bool:
-    """Remove a number; returns whether the workspace had it. Its phone calls stay."""
+    """Remove a number; returns whether the workspace had it. Its phone calls stay, for as long as it says."""
     row = await tx.get(StoredPhoneNumber, (workspace_id, number))
-    if row is not None:
-        await tx.delete(row)
-    return row is not None
+    if row is None:
+        return False
+    keep_days = row.settings.get("keep_days")
+    if keep_days is not None:
+        calls = update(CallSession).where(
+            col(CallSession.workspace_id) == workspace_id, col(CallSession.number) == number
+        )
+        await tx.execute(calls.values(keep_days=keep_days))
+    await tx.delete(row)
+    return True
 
 
 async def find_number(tx: AsyncSession, number: str) -> StoredPhoneNumber | None:

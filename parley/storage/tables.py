@@ -1019,6 +1019,7 @@ class CallSession(SQLModel, table=True):
     analysis: the job of its `SessionAnalysis`. sessions: of ConversationRelay, that have begun. left_session: the
     number of the latest one whose end is recorded; the gateway of a later one is connected, or was lost.
     secret_entry: the `OpenEntry` of its keys; None: none is open, as far as is known. It has no digits.
+    keep_days: of its number, when that was removed; None: its number says it, or as conversations are.
     """
 
     __tablename__ = "call_sessions"
@@ -1051,6 +1052,7 @@ class CallSession(SQLModel, table=True):
     keys: int = 0
     secret_entry: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     analysis: str = ""
+    keep_days: int | None = None
     started_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
     ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
 

@@ -63,6 +63,8 @@ async def fill(books: LedgerFixture, user: str, said: str) -> None:
     heard = await books.granted(f"heard-{user}", user_id=user, energy=0)
     word = SpokenWord.model_validate({"text": said, "start": 0, "end": 1, "confidence": 1})
     spoken = await books.granted(f"spoken-{user}", user_id=user, energy=0)
+    refused = await books.granted(f"refused-{user}", user_id=user, energy=0)
+    await books.fail(refused, detail=f"a vendor quotes what it refuses: {said!r}")
     words = TranscriptionReply(words=(word,), usage=Usage(audio_seconds=1), model="vendor/model-1")
     async with books.database.transaction() as tx:
         settlement = ledger.Settlement(books.workspace, heard, words, COST, RATES)
@@ -201,7 +203,7 @@ def test_all_of_it_is_about_one_workspace_and_one_user():
 
 
 def test_every_old_content_is_of_before_a_time():
-    assert set(CONTENT) - set(BY_AGE) == {"configuration", "replies"}
+    assert set(CONTENT) - set(BY_AGE) == {"attempts", "configuration", "replies"}
     for table in BY_AGE:
         assert ":before" in CONTENT[table].old, table
 
@@ -238,7 +240,7 @@ async def test_of_before_a_time_no_table_has_anything_that_was_said_and_the_mone
     after = await contents(filled)
     assert {table for table, rows in after.items() if SECRET in rows} == {"configuration", "memories"}
     emptied = {table for table in before if before[table] != after[table]} - {"purge_marks"}
-    assert emptied == {*BY_AGE, "replies"} == set(counts)
+    assert emptied == {*BY_AGE, "replies", "attempts"} == {*counts, "attempts"}
     assert await filled.day() == day
     assert await filled.disagreements() == []
     assert not any((await forget_old(filled, days=0)).values())

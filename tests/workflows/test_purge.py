@@ -238,6 +238,23 @@ async def test_a_workspace_whose_content_cannot_be_removed_does_not_keep_that_of
     assert left & {one.workspace_id for one in clients.values()} == {clients["broken"].workspace_id}
 
 
+@pytest.mark.parametrize("is_added_again", [False, True])
+async def test_phone_calls_of_a_removed_number_are_kept_as_long_as_it_said(client: Client, is_added_again: bool):
+    number, settings = "+15550100002", NumberSettings(keep_days=30)
+    await client.phone.set_number(number, settings)
+    async with client.database.transaction() as tx:
+        for call_sid in ("CA-29", "CA-31"):
+            call = new_call(client.workspace_id, call_sid, settings, caller="+15550100001", number=number)
+            await phone_calls.begin(tx, call)
+    for days in (29, 31):
+        await age(client, "call_sessions", "ended_at", days, "call_sid = :sid", sid=f"CA-{days}")
+    await client.phone.remove_number(number)
+    if is_added_again:
+        await client.phone.set_number(number, NumberSettings())
+    assert (await purge(client)).conversations == 1
+    assert [call.call_sid for call in await client.phone.calls()] == ["CA-29"]
+
+
 async def test_phone_calls_are_kept_as_long_as_their_number_says(client: Client):
     kept = {"+15550100002": 30, "+15550100003": None}
     for number, days in kept.items():
