@@ -129,8 +129,8 @@ async def make_template(server_url: str) -> None:
 
 
 @asynccontextmanager
-async def running_simulator() -> AsyncIterator[SimulatorAdmin]:
-    server = Server(Config())
+async def running_simulator(config: Config | None = None) -> AsyncIterator[SimulatorAdmin]:
+    server = Server(config or Config())
     running = asyncio.create_task(server.run_until_stopped())
     await server.ready.wait()
     admin = SimulatorAdmin(server.url)

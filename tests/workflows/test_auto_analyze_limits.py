@@ -23,8 +23,7 @@ from parley.domain.queues import WORKFLOWS
 from parley.settings import Settings
 from parley.storage.database import Database
 from simulator.config import Config
-from simulator.server import Server
-from tests.parts import SimulatorAdmin, running_workers
+from tests.parts import SimulatorAdmin, running_simulator, running_workers
 from tests.workflows.test_auto_analyze import chat, chats, sessions_of, start
 
 FOUR = DiscoveryTerms(min_sessions=4, max_sessions=4)
@@ -53,6 +52,13 @@ async def labelling_with(
     changed = settings.model_copy(update=changes)
     async with running_workers(temporal, database, changed):
         yield Backend(temporal, database, changed).client(f"workspace-{id(changed)}")
+
+
+@pytest.fixture
+async def narrow() -> AsyncIterator[SimulatorAdmin]:
+    """A simulator whose models have a small context window."""
+    async with running_simulator(Config(context_window=6_000)) as admin:
+        yield admin
 
 
 class TestTooLong:
@@ -92,42 +98,26 @@ class TestTooLong:
             assert {request["provider"] for request in await simulator.requests()} == {"anthropic"}
 
     async def test_a_session_over_the_real_context_window_is_condensed(
-        self, path: Path, temporal: TemporalClient, database: Database, settings: Settings
+        self, path: Path, temporal: TemporalClient, database: Database, settings: Settings, narrow: SimulatorAdmin
     ) -> None:
-        server = Server(Config(context_window=6_000))
-        running = asyncio.create_task(server.run_until_stopped())
-        await server.ready.wait()
-        try:
-            async with labelling_with(temporal, database, settings, simulator_url=server.url) as client:
-                job = await start(client, path, [*chats(7), rant(7, 9_000)], streams=1)
-                statistics = statistics_of(await job.result())
-                assert (statistics.labelled, statistics.fallbacks) == (8, 0)
-                assert await client.audit() == []
-        finally:
-            server.should_exit = True
-            await running
+        async with labelling_with(temporal, database, settings, simulator_url=narrow.url) as client:
+            job = await start(client, path, [*chats(7), rant(7, 9_000)], streams=1)
+            statistics = statistics_of(await job.result())
+            assert (statistics.labelled, statistics.fallbacks) == (8, 0)
+            assert await client.audit() == []
 
     async def test_a_session_whose_summary_is_empty_gets_the_fallback_and_no_request_for_labels(
-        self, path: Path, temporal: TemporalClient, database: Database, settings: Settings
+        self, path: Path, temporal: TemporalClient, database: Database, settings: Settings, narrow: SimulatorAdmin
     ) -> None:
-        server = Server(Config(context_window=6_000))
-        running = asyncio.create_task(server.run_until_stopped())
-        await server.ready.wait()
-        admin = SimulatorAdmin(server.url)
-        try:
-            await admin.fault("empty", times=None)
-            async with labelling_with(temporal, database, settings, simulator_url=server.url) as client:
-                job = await start(client, path, [rant(0, 9_000)], streams=1)
-                statistics = statistics_of(await job.result())
-                assert (statistics.labelled, statistics.fallbacks) == (1, 1)
-                tried = (await client.attempts(job.job_key)).attempts
-                paid = [one.step for one in tried if one.tokens_completion]
-                assert len(paid) == sum("condense" in step for step in paid) > 1
-                assert await client.audit() == []
-        finally:
-            await admin.close()
-            server.should_exit = True
-            await running
+        await narrow.fault("empty", times=None)
+        async with labelling_with(temporal, database, settings, simulator_url=narrow.url) as client:
+            job = await start(client, path, [rant(0, 9_000)], streams=1)
+            statistics = statistics_of(await job.result())
+            assert (statistics.labelled, statistics.fallbacks) == (1, 1)
+            tried = (await client.attempts(job.job_key)).attempts
+            paid = [one.step for one in tried if one.tokens_completion]
+            assert len(paid) == sum("condense" in step for step in paid) > 1
+            assert await client.audit() == []
 
     @pytest.mark.usefixtures("worker")
     async def test_sessions_too_long_for_every_provider_get_the_fallback(
