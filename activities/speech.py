@@ -1,5 +1,6 @@
 """The one step of a speech, and the recorded sentences for when no voice answers. It runs inline only, in a gateway."""
 
+import logging
 from pathlib import Path
 
 from activities.one_call import OneCall
@@ -8,6 +9,8 @@ from parley.domain.speech import words_as_heard
 from parley.domain.speech_job import Speech, SpeechJob, wav_of
 
 MOST_CLIP_BYTES = 20_000_000
+
+log = logging.getLogger(__name__)
 
 
 class SpeechStep(OneCall):
@@ -31,7 +34,10 @@ def clip_of(directory: Path | None, text: str) -> Speech | None:
     words = words_as_heard(text)
     for written in sorted(directory.glob("*.txt")):
         audio = written.with_suffix(".wav")
-        is_said = audio.is_file() and words_as_heard(written.read_text(encoding="utf-8", errors="replace")) == words
-        if is_said and audio.stat().st_size <= MOST_CLIP_BYTES:
-            return Speech(audio=audio.read_bytes())
+        try:
+            is_said = audio.is_file() and words_as_heard(written.read_text(encoding="utf-8", errors="replace")) == words
+            if is_said and audio.stat().st_size <= MOST_CLIP_BYTES:
+                return Speech(audio=audio.read_bytes())
+        except OSError as error:
+            log.warning("%s cannot be read: %s", written.name, error.strerror)
     return None

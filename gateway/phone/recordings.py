@@ -6,6 +6,7 @@ installation is played; where there is none either, or it is not ready in time, 
 
 import asyncio
 import hmac
+import logging
 from collections import OrderedDict
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -24,6 +25,8 @@ PATH = "/phone/recordings"
 MOST_KEPT = 200
 # Who is said to use a recording: it is the same for all callers.
 USER = "phone-recordings"
+
+log = logging.getLogger("parley.gateway.phone")
 
 
 class Recording(NamedTuple):
@@ -97,5 +100,8 @@ class Recordings:
         try:
             speech = await self._inline.speak(asked)
         except ParleyError:
+            return None
+        except Exception:  # a phone call goes on without it: Twilio says the text
+            log.exception("no recording is made of a text of a number")
             return None
         return speech.audio if speech else None

@@ -443,8 +443,10 @@ class Talk:
             case "say":
                 await self._say(action.text)
             case "transfer":
+                await self._supersede()
                 await self._transfer("transfer")
             case "end":
+                await self._supersede()
                 await self._end(action.text or self._call.phrases.good_bye, "caller")
             case "language":
                 await self._supersede()

@@ -21,12 +21,14 @@ MENU = {
     "3": {"kind": "language", "language": "es-ES", "text": "Hola."},
     "4": {"kind": "send_digits", "digits": "9ww42#", "text": "I dial the extension."},
     "9": {"kind": "end"},
+    "0": {"kind": "transfer"},
 }
 
 
 @pytest.fixture
 def number(number: dict[str, Any]) -> dict[str, Any]:
-    return {**number, "keys": MENU, "languages": [{"code": "es-ES"}], "digits": {"seconds": 60}}
+    menu = {"keys": MENU, "transfer_to": "+15550100099"}
+    return {**number, **menu, "languages": [{"code": "es-ES"}], "digits": {"seconds": 60}}
 
 
 async def asked(client: Client, phone: Phone) -> list[str]:
@@ -262,3 +264,24 @@ async def test_a_key_ends_the_phone_call_after_the_last_words(client: Client, tw
         assert "Good bye" in await session.answer()
         assert await session.until("end")
     assert [verb.tag for verb in await phone.action(HandoffData='{"reason": "caller"}')] == ["Hangup"]
+
+
+@pytest.mark.parametrize(("key", "last_words"), [("9", "Good bye"), ("0", "connect you with a person")])
+async def test_a_key_that_ends_the_talk_ends_the_answer_that_is_made(
+    client: Client, twilio: Twilio, simulator: SimulatorAdmin, key: str, last_words: str
+):
+    for provider in ("openai", "anthropic"):
+        await simulator.gate(closed=True, provider=provider)
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.say("Which formats can I export?")
+        await simulator.requests(at_least=1, state="in_flight")
+        await session.press(key)
+        for provider in ("openai", "anthropic"):
+            await simulator.gate(closed=False, provider=provider)
+        assert await session.until("end")
+        said = "".join(frame["token"] for frame in session.frames if frame["type"] == "text")
+    assert last_words in said
+    assert "export" not in said
+    assert [turn.heard for turn in await client.phone.turns(phone.sid)] == [""]

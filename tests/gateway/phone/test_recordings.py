@@ -71,23 +71,27 @@ async def test_an_apology_is_played_and_twilio_can_fetch_it_from_any_gateway(
     assert len(await simulator.billed()) == paid == len(set(Phrases().model_dump().values()))
 
 
-@pytest.mark.parametrize("has_clip", [True, False])
+@pytest.mark.parametrize("clip", ["good", "missing", "unreadable"])
 async def test_without_elevenlabs_a_recorded_sentence_is_played_and_else_twilio_says_it(
-    gateway: Running, twilio: Twilio, simulator: SimulatorAdmin, tmp_path: Path, has_clip: bool
+    gateway: Running, twilio: Twilio, simulator: SimulatorAdmin, tmp_path: Path, clip: str
 ):
     await simulator.fault("auth", provider="elevenlabs", times=None)
-    if has_clip:
+    if clip == "good":
         (tmp_path / "apology.txt").write_text(APOLOGY)
+    elif clip == "unreadable":
+        (tmp_path / "apology.txt").symlink_to("of-another-machine.txt")
+    if clip != "missing":
         (tmp_path / "apology.wav").write_bytes(b"RIFF")
-    phone = twilio.phone()
-    await phone.ring()
-    async with phone.session() as session:
-        await made(gateway)
-        frame = await apology(session)
-        if has_clip:
-            assert frame["type"] == "play"
-        else:
-            assert (frame["type"], frame["token"]) == ("text", APOLOGY)
+    for _ in range(2):  # a phone call after it meets the same
+        phone = twilio.phone()
+        await phone.ring()
+        async with phone.session() as session:
+            await made(gateway)
+            frame = await apology(session)
+            if clip == "good":
+                assert frame["type"] == "play"
+            else:
+                assert (frame["type"], frame["token"]) == ("text", APOLOGY)
 
 
 async def test_a_recording_that_is_not_ready_is_not_waited_for(
