@@ -1,5 +1,6 @@
 """A phone call while PostgreSQL is down: the talk goes on, and its cost is booked once when the database is back."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -314,3 +315,30 @@ class TestRefusing:
             ("failed", "Unreachable", None),
             ("completed", "", said),
         ]
+
+
+class TestWithoutASpool:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"on_ledger_down": "refuse"})
+
+    async def test_the_caller_gets_an_apology_at_the_deadline_while_postgresql_is_silent(
+        self, gateway: Running, twilio: Twilio, client: Client, proxy: DatabaseProxy, number: dict[str, Any]
+    ):
+        deadlines = {"filler": 50, "template": 60, "response_timeout": 1, "silence": 600}
+        await client.phone.set_number(NUMBER, {**number, "deadlines": deadlines})
+        phone = twilio.phone()
+        await phone.ring()
+        async with phone.session() as session:
+            await session.say(QUESTION)
+            await session.answer()
+            proxy.fall_silent()
+            for text in (NEXT, AGAIN):  # the second one also has what could not be stored of the first
+                await session.say(text)
+                # The driver gives up after half a minute.
+                assert "Could you say it again" in await asyncio.wait_for(session.answer(), 20)
+            proxy.cut()
+            proxy.restore()
+            await session.say(LAST)
+            assert await session.answer()
+        await gateway.server.phone.reported()
