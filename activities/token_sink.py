@@ -89,7 +89,11 @@ class StoredSink:
         outgoing.deltas.extend(delivered.deltas)
         self._send_to(opened.receivers)
         if delivered.attempt > 1:
-            await self._ask()
+            try:
+                await self._ask()
+            except asyncio.CancelledError:  # nothing closes what did not open
+                self._supersede()
+                raise
         outgoing.delivered = len(outgoing.deltas)
         self._wake()
         self._keeping = asyncio.create_task(self._keep())

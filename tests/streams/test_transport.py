@@ -247,6 +247,25 @@ class TestAttempts:
             assert await read(reader, 1) == ["and on"]
             await new.close()
 
+    async def test_an_attempt_that_is_cancelled_as_it_opens_leaves_no_connection(
+        self, streams: Streams, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("activities.token_sink.ASK_SECONDS", TEST_TIMEOUT_SECONDS)
+        monkeypatch.setattr("parley.streams.sender.IDLE_SECONDS", 0.01)
+        gateway, sinks = await streams.gateway(), streams.sinks()
+        async with Proxy(gateway.address) as proxy:
+            old = streams.sink(proxy.url)
+            await old.open()
+            await old.close()
+            proxy.cut()
+            opening = asyncio.create_task(streams.sink(proxy.url, sinks).open())
+            await proxy.refused.wait()
+            opening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+            proxy.restore()
+            await until(lambda: not sinks._senders._connections)  # pyright: ignore[reportPrivateUsage]
+
     async def test_a_broken_attempt_that_connects_again_goes_on(
         self, streams: Streams, monkeypatch: pytest.MonkeyPatch
     ) -> None:
