@@ -92,6 +92,6 @@ async def test_a_user_is_forgotten_after_a_confirmation(
     assert (await parley("forget", USER, "--json")).code == 2
     assert await books.all(JournaledReply)
     ran = await parley("forget", USER, "--yes", "--json")
-    assert (ran.code, json.loads(ran.out)) == (0, {"replies": 1})
+    assert (ran.code, json.loads(ran.out)) == (0, {"attempts": 1, "replies": 1})
     assert (await parley("forget", USER, "--yes")).out == "removed: nothing; the ledger is unchanged\n"
     assert await books.disagreements() == []

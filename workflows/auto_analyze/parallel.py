@@ -26,7 +26,7 @@ with workflow.unsafe.imports_passed_through():
     from parley.domain.errors import BadRequest, BudgetExhausted, NotFound, ProviderUnavailable
     from workflows.auto_analyze.batches import BatchLabeller
     from workflows.auto_analyze.run_state import RunState, refused_in_a_row
-    from workflows.auto_analyze.stream import AutoAnalyzeStream
+    from workflows.auto_analyze.stream import AutoAnalyzeStream, failed_stream
     from workflows.fallback import raise_if_cancelled
     from workflows.operating import history_is_long
     from workflows.policies import BULK_STEP, LOCAL_STEP
@@ -164,15 +164,12 @@ class ParallelStreams:
                 await self._end_streams("the requests of all streams together exceed the budget")
             if report.end is not StreamEnd.CANCELLED:
                 return
-        cause = error.__cause__ if error else None
-        has_labelled = False
-        if isinstance(cause, ApplicationError):
-            reports = [BatchReport.model_validate(counted) for counted in cause.details]
-            has_labelled = any(one.labelled for one in reports)
-            self._state.add_reports(reports)
-            if cause.type in ENDS_THE_RUN:
-                raise cause
-        problem = str(cause or error or "cancelled")
+        cause, counted = failed_stream(error.__cause__ if error else None)
+        self._state.add_reports([counted])
+        if cause is not None and cause.type in ENDS_THE_RUN:
+            raise cause
+        problem = str((error and error.__cause__) or error or "cancelled")
+        has_labelled = counted.labelled > 0
         self._state.add_stream_failure(problem, has_labelled=has_labelled, tolerated=TOLERATED_STREAM_FAILURES)
         if self._state.degraded:
             await self._end_streams("streams have failed")

@@ -15,6 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from parley.domain.auto_analyze.contract import (
         STREAM_WORKFLOW,
         Batch,
+        BatchReport,
         EndStream,
         Phase,
         StreamEnd,
@@ -60,7 +61,7 @@ class AutoAnalyzeStream:
 
         Raises:
             InvalidInput: the workflow was started without input.
-            ApplicationError: a batch failed; its type is the name of the `ParleyError`. Its details are the counters.
+            ApplicationError: a batch failed; its type is the name of the `ParleyError`. `failed_stream` reads it.
         """
         if stream is None:
             raise InvalidInput("AutoAnalyzeStream needs a StreamInput", where="input")
@@ -96,7 +97,7 @@ class AutoAnalyzeStream:
         except ApplicationError as error:
             self._counted = self._counted.plus(self._labeller.report)
             if not is_over_budget(error):
-                raise ApplicationError(error.message, self._counted, type=error.type, non_retryable=True) from error
+                raise _with_counters(error, self._counted) from error
             # Where concurrent requests have reserved the rest of the budget, the run labels the batch after them.
             return StreamEnd.OVER_BUDGET
         except BaseException as error:
@@ -166,3 +167,17 @@ class AutoAnalyzeStream:
         task = asyncio.create_task(send())
         self._notices.add(task)
         task.add_done_callback(self._notices.discard)
+
+
+def _with_counters(error: ApplicationError, counted: BatchReport) -> ApplicationError:
+    """The error with what its stream has counted, as the last of its details."""
+    return ApplicationError(error.message, *error.details, counted, type=error.type, non_retryable=True)
+
+
+def failed_stream(cause: BaseException | None) -> tuple[ApplicationError | None, BatchReport]:
+    """Why a stream failed, and what it had counted. None if no step failed, for example since it was terminated."""
+    if not isinstance(cause, ApplicationError):
+        return None, BatchReport()
+    *details, counted = cause.details or (BatchReport(),)
+    error = ApplicationError(cause.message, *details, type=cause.type, non_retryable=True)
+    return error, BatchReport.model_validate(counted)
