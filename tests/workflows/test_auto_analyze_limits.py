@@ -172,11 +172,13 @@ class TestRefused:
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
         await simulator.fault("bad_request", times=None)
-        job = await start(client, path, chats(200), streams=2)
+        job = await start(client, path, chats(200), streams=1)
         with pytest.raises(JobFailed, match="every session is refused") as failed:
             await job.result()
         assert failed.value.reason == "BadRequest"
-        assert statistics_of(await job.report()).labelled < 60
+        statistics = statistics_of(await job.report())
+        assert statistics.labelled < 60
+        assert statistics.refused == statistics.fallbacks > 0
 
     @pytest.mark.parametrize("fault", ["spend_limit", "billing_inactive"])
     async def test_a_run_stops_at_an_accounts_limit_without_fallback_labels(

@@ -76,8 +76,8 @@ class ParallelStreams:
         for stream in self._streams.values():
             stream.cancel()
         for result in await asyncio.gather(*self._streams.values(), return_exceptions=True):
-            if isinstance(result, StreamReport):
-                self._state.add_reports([result.counted])
+            has_ended = isinstance(result, StreamReport)
+            self._state.add_reports([result.counted if has_ended else failed_stream(result.__cause__)[1]])
         self._streams.clear()
 
     async def plan(self) -> None:

@@ -121,7 +121,8 @@ class AutoAnalyzeStream:
 
     async def _label(self, batch: Batch) -> None:
         report = await self._labeller.label(batch)
-        self._counted = self._counted.plus(report)
+        # What ends the stream from here on counts the batch at hand: this one is counted.
+        self._counted, self._labeller.report = self._counted.plus(report), BatchReport()
         self._has_noted_wait = False
         self._refused = refused_in_a_row(self._refused, [report])
 
