@@ -439,26 +439,23 @@ class Talk:
         await asyncio.wait({self._keeping}, timeout=RECORD_SECONDS)
 
     async def _do(self, action: KeyAction) -> None:
+        if action.kind != "say":  # a turn supersedes what is spoken by itself, unless it is doubled
+            await self._supersede()
         match action.kind:
             case "say":
                 await self._say(action.text)
             case "transfer":
-                await self._supersede()
                 await self._transfer("transfer")
             case "end":
-                await self._supersede()
                 await self._end(action.text or self._call.phrases.good_bye, "caller")
             case "language":
-                await self._supersede()
                 await self._change_language(action.language or self._call.language)
                 await self._say_fixed(action.text)
             case "enter":
-                await self._supersede()
                 self._keys.begin(action)
                 await self._keep_entry()
                 await self._say_fixed(action.text)
             case "send_digits":
-                await self._supersede()
                 await self._say_fixed(action.text)
                 await self._send(SendDigits(digits=action.digits or ""))
 
