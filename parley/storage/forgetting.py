@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from parley.domain.auto_analyze.contract import GIVEN_ROUND
 from parley.storage import memories
 from parley.storage.database import changed
-from parley.storage.retention import Old
+from parley.storage.retention import Old, move_mark
 
 OWN = "one.workspace_id = :workspace AND one.user_id = :user"
 OF_CONVERSATION = """one.conversation_id IN (
@@ -177,9 +177,6 @@ FORGET_REPLIES = text(f"""
            (array_agg(id ORDER BY started_at DESC, id DESC))[1] AS id, min(started_at) FILTER (WHERE needed) AS needed
     FROM page""")  # noqa: S608 - constants
 MARK = text("SELECT before FROM purge_marks WHERE subject = :subject")
-MOVE_MARK = text("""
-    INSERT INTO purge_marks (subject, before) VALUES (:subject, :before)
-    ON CONFLICT (subject) DO UPDATE SET before = excluded.before WHERE purge_marks.before < excluded.before""")
 FIRST_ID = UUID(int=0)
 BY_AGE = tuple(table for table, content in CONTENT.items() if content.old)
 
@@ -256,7 +253,7 @@ async def forget_old_replies(
     needed_from = (after and after.needed_from) or row["needed"]
     if row["looked_at"]:
         mark = needed_from or (old.before if is_last else row["started_at"])
-        await tx.execute(MOVE_MARK, {"subject": subject, "before": mark})
+        await move_mark(tx, subject, mark)
     return RepliesPage(
         row["looked_at"], row["emptied"], None if is_last else (row["started_at"], row["id"]), needed_from
     )

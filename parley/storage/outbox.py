@@ -15,7 +15,8 @@ from sqlmodel import col
 from parley.domain.errors import NotFound
 from parley.domain.events import Event
 from parley.storage.database import NOW, changed, changed_one
-from parley.storage.tables import OutboxEvent, PurgeMark
+from parley.storage.retention import move_mark
+from parley.storage.tables import OutboxEvent
 
 PURGED = "events"
 PURGE = """
@@ -104,10 +105,8 @@ async def write_once(tx: AsyncSession, event: OutboxEvent) -> None:
 
 
 async def mark_purged(tx: AsyncSession, before: datetime) -> None:
-    """Record that events of before this time may be missing. A mark never moves back."""
-    mark = insert(PurgeMark).values(subject=PURGED, before=before)
-    later = col(PurgeMark.before) < before
-    await tx.execute(mark.on_conflict_do_update(index_elements=["subject"], set_={"before": before}, where=later))
+    """Record that events of before this time may be missing."""
+    await move_mark(tx, PURGED, before)
 
 
 async def purge(tx: AsyncSession, before: datetime, *, waiting: bool, limit: int) -> int:

@@ -11,10 +11,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import RowMapping, text
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
 
 from parley.domain.generate.contract import generation_id
 from parley.storage.database import changed
+from parley.storage.tables import PurgeMark
 
 PAGE = text("""
     SELECT expires_at, workspace_id, request_id FROM paid_requests
@@ -136,6 +139,13 @@ class Page:
 
     last: RowMapping | None
     deleted: int = 0
+
+
+async def move_mark(tx: AsyncSession, subject: str, before: datetime) -> None:
+    """Record that the purge is done with rows of before this time. A mark never moves back. `subject`: which rows."""
+    mark = insert(PurgeMark).values(subject=subject, before=before)
+    later = col(PurgeMark.before) < before
+    await tx.execute(mark.on_conflict_do_update(index_elements=["subject"], set_={"before": before}, where=later))
 
 
 async def purge_requests(tx: AsyncSession, old: Old, *, after: RowMapping | None, limit: int) -> Page:
