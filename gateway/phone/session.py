@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any
 
@@ -15,12 +15,7 @@ from parley.correlation import CORRELATION_ID, correlation
 from parley.domain.errors import Unreachable
 from parley.domain.phone.frames import (
     MOST_MALFORMED,
-    Dtmf,
-    Failed,
-    Info,
-    Interrupt,
     MalformedFrame,
-    Prompt,
     Setup,
     ToTwilio,
     TwilioFrame,
@@ -73,9 +68,9 @@ class PhoneSession:
         try:
             await talk.begin()
             for frame in early:
-                await self._take(talk, frame)
+                await talk.take(frame)
             async for frame in self._frames():
-                await self._take(talk, frame)
+                await talk.take(frame)
         except _TooManyMalformed:
             code = MALFORMED
         except (WebSocketDisconnect, ConnectionError):
@@ -159,20 +154,6 @@ class PhoneSession:
                 continue
             self._malformed = 0
             yield frame
-
-    async def _take(self, talk: Talk, frame: TwilioFrame) -> None:
-        handlers: dict[type, Callable[[Any], Awaitable[None]]] = {
-            Prompt: talk.on_prompt,
-            Interrupt: talk.on_interrupt,
-            Dtmf: talk.on_dtmf,
-            Info: talk.on_info,
-            Failed: talk.on_error,
-        }
-        handle = handlers.get(type(frame))  # a second setup says nothing new
-        if handle is not None and not talk.ended.is_set():
-            await handle(frame)
-        elif isinstance(frame, Info):
-            await talk.on_info(frame)
 
     async def _send(self, frame: ToTwilio) -> None:
         """Send a frame.

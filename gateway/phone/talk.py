@@ -18,7 +18,17 @@ from parley.domain.errors import ParleyError
 from parley.domain.generate.contract import Refused
 from parley.domain.model import UNSTORABLE, is_blank
 from parley.domain.phone.contract import SESSION_ENDED, Counts, turn_id
-from parley.domain.phone.frames import Dtmf, End, Failed, Info, Interrupt, Language, Prompt, SendDigits
+from parley.domain.phone.frames import (
+    Dtmf,
+    End,
+    Failed,
+    Info,
+    Interrupt,
+    Language,
+    Prompt,
+    SendDigits,
+    TwilioFrame,
+)
 from parley.domain.phone.heard import heard_of
 from parley.domain.phone.keys import Entered
 from parley.domain.phone.settings import KeyAction
@@ -26,6 +36,9 @@ from parley.storage.tables import ConversationTurn
 
 # A caller does not say the same thing twice within this time, before a word of the answer: a frame was doubled.
 DOUBLED_SECONDS = 2.0
+# What is recognised so long after the last of a speech belongs to another one: Twilio reports the end of a speech, or
+# more of it, sooner.
+SAME_SPEECH_SECONDS = 10.0
 # How long the next turn waits for the record of the one before, which its prompt reads.
 RECORD_SECONDS = 1.0
 # In a row. Where no person can take over, a phone call that goes on is worth more than one that is ended: most failures
@@ -53,12 +66,14 @@ class _Before(NamedTuple):
 
 
 class Talk:
-    """Holds a talk. Its methods take Twilio's frames; `ended` is set when the agent has ended it."""
+    """Holds a talk. `take` takes Twilio's frames; `ended` is set when the agent has ended it."""
 
     def __init__(self, calls: PhoneCalls, call: OpenCall, send: Send) -> None:
         self._calls, self._call, self._send = calls, call, send
         self._clock = asyncio.get_running_loop()
         self._voice = Voice(send, lambda text: calls.recordings.source(call, text))
+        # Frames and timers change one after another which turn is answered: each may wait in the middle of it.
+        self._acting = asyncio.Lock()
         self._keys = calls.keys_of(call)
         # The secret entry that a session that follows would find open.
         self._kept_entry = call.entry
@@ -71,8 +86,8 @@ class Talk:
         self._records: asyncio.Task[None] | None = None
         self._timers: dict[str, asyncio.Task[None]] = {}
         self._counts: Counter[str] = Counter()
-        # What was recognised of a speech that goes on, and what of it was answered already.
-        self._partial, self._taken = "", ""
+        # What was recognised of a speech that goes on, what of it was answered already, and until when that counts.
+        self._partial, self._taken, self._taken_until = "", "", 0.0
         # What the caller said that is in no stored turn.
         self._unstored = ""
         self._failures = self._silences = 0
@@ -81,6 +96,10 @@ class Talk:
 
     async def begin(self) -> None:
         """Begin, or go on after a session that was lost: with the answer that was interrupted, if there is one."""
+        async with self._acting:
+            await self._begin()
+
+    async def _begin(self) -> None:
         call, limits = self._call, self._call.settings.limits
         self._calls.recordings.prepare(call)
         self._later("time", max(limits.call_minutes * 60 - call.seconds, 0.0), self._time_is_up)
@@ -116,12 +135,29 @@ class Talk:
             skip=self._call.heard,
         )
 
+    async def take(self, frame: TwilioFrame) -> None:
+        """Take a frame. After the agent has ended the talk, only what Twilio reports of its voice counts."""
+        handlers: dict[type, Callable[[Any], Awaitable[None]]] = {
+            Prompt: self._on_prompt,
+            Interrupt: self._on_interrupt,
+            Dtmf: self._on_dtmf,
+            Failed: self._on_error,
+        }
+        handle = handlers.get(type(frame))  # a second setup says nothing new
+        if isinstance(frame, Info):
+            self._on_info(frame)
+        elif handle is not None and not self.ended.is_set():
+            async with self._acting:
+                await handle(frame)
+
     # What the caller does
 
-    async def on_prompt(self, frame: Prompt) -> None:
+    async def _on_prompt(self, frame: Prompt) -> None:
         """The caller speaks, or has spoken."""
         text = UNSTORABLE.sub("", frame.voice_prompt)[:LONGEST_PROMPT].strip()
         self._forget("silence")
+        if self._clock.time() >= self._taken_until:
+            self._taken = ""
         if not frame.last:
             self._listen(text, frame.lang)
             return
@@ -132,7 +168,7 @@ class Talk:
         else:
             await self._say(said, frame.lang)
 
-    async def on_interrupt(self, frame: Interrupt) -> None:
+    async def _on_interrupt(self, frame: Interrupt) -> None:
         """The caller interrupts the agent: what was not heard is not part of the conversation."""
         self._counts["interruptions"] += 1
         self._forget("silence")
@@ -148,7 +184,7 @@ class Talk:
             await self._cut(heard)
         self._await_words()
 
-    async def on_dtmf(self, frame: Dtmf) -> None:
+    async def _on_dtmf(self, frame: Dtmf) -> None:
         """The caller presses a key."""
         self._counts["keys"] += 1
         self._forget("silence")
@@ -161,14 +197,14 @@ class Talk:
         else:
             await self._take_keys(pressed)
 
-    async def on_info(self, frame: Info) -> None:
+    def _on_info(self, frame: Info) -> None:
         """Twilio reports something of its voice."""
         if frame.name == "agentSpeaking" and frame.value == "off":
             self._voice.stopped()
         elif frame.name == "tokensPlayed" and isinstance(frame.value, str):
             self._voice.was_played(frame.value)
 
-    async def on_error(self, frame: Failed) -> None:
+    async def _on_error(self, frame: Failed) -> None:
         """Twilio reports an error of the session."""
         self._counts["errors"] += 1
         log.warning("%s: Twilio reports an error: %.200r", self._call.call_sid, frame.description)
@@ -197,7 +233,7 @@ class Talk:
     def _listen(self, text: str, language: str) -> None:
         """Keep what was recognised. Without more of it, or after too much of it, it counts as said."""
         deadlines = self._call.settings.deadlines
-        self._partial = text
+        self._partial, self._taken_until = text, self._clock.time() + SAME_SPEECH_SECONDS
         if text and "speech" not in self._timers:
             self._later("longest speech", deadlines.max_speech, lambda: self._take_partial(language), keep=True)
         self._later("speech", deadlines.speech_timeout, lambda: self._take_partial(language))
@@ -211,7 +247,7 @@ class Talk:
         text, said = self._partial, _rest_of(self._partial, self._taken)
         self._stop_listening()
         if not is_blank(said):
-            self._taken = text
+            self._taken, self._taken_until = text, self._clock.time() + SAME_SPEECH_SECONDS
             await self._say(said, language)
         else:
             self._await_words()
@@ -540,7 +576,8 @@ class Talk:
             await asyncio.sleep(seconds)
             self._timers.pop(name, None)
             try:
-                await work()
+                async with self._acting:
+                    await work()
             except ConnectionError:
                 pass
             except Exception:

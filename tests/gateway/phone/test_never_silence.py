@@ -8,8 +8,9 @@ from unittest import mock
 import pytest
 
 from gateway import state
-from gateway.phone import answering
+from gateway.phone import answering, talk
 from gateway.phone import calls as gateway_calls
+from gateway.phone.calls import OpenCall, PhoneCalls
 from parley import Backend, Client, Settings
 from parley.domain.errors import Unreachable
 from parley.domain.phone.contract import workflow_id
@@ -172,6 +173,51 @@ async def test_what_was_recognised_counts_as_said_after_a_pause(client: Client, 
         await session.say("Which formats can I export?")
         await session.answer()
     assert [one.text for one in await client.phone.turns(phone.sid)] == ["Which formats", "can I export?"]
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_speech_whose_end_is_never_reported_takes_no_words_from_a_later_one(
+    client: Client, twilio: Twilio, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(talk, "SAME_SPEECH_SECONDS", 0.0)
+    await numbered(client, deadlines={"speech_timeout": 0.1, "response_timeout": 60, "filler": 50, "template": 60})
+    phone = twilio.phone(To=SHORT)
+    await phone.ring()
+    async with phone.session() as session:
+        await session.partial("Yes")
+        await session.answer()
+        await session.say("Yes, which formats can I export?")
+        await session.answer()
+    turns = await client.phone.turns(phone.sid)
+    assert [one.text for one in turns] == ["Yes", "Yes, which formats can I export?"]
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_pause_and_the_end_of_a_speech_at_once_begin_one_answer(
+    client: Client, twilio: Twilio, monkeypatch: pytest.MonkeyPatch
+):
+    """The timer of the pause is still at work as the final frame arrives."""
+    asked, may_go_on = asyncio.Event(), asyncio.Event()
+    read_costs = PhoneCalls.read_costs
+
+    async def slow(self: PhoneCalls, call: OpenCall) -> None:
+        asked.set()
+        await may_go_on.wait()
+        await read_costs(self, call)
+
+    monkeypatch.setattr(PhoneCalls, "read_costs", slow)
+    deadlines = {"speech_timeout": 0.1, "response_timeout": 60, "filler": 50, "template": 60}
+    await numbered(client, deadlines=deadlines, limits={"call_usd": "1"})
+    phone = twilio.phone(To=SHORT)
+    await phone.ring()
+    async with phone.session() as session:
+        await session.partial("Which formats")
+        await asked.wait()
+        await session.say("Which formats can I export?")
+        await (await session.socket.ping())  # the gateway has received the frame before it
+        may_go_on.set()
+        await session.answer()
+    assert [one.text for one in await client.phone.turns(phone.sid)] == ["Which formats can I export?"]
 
 
 @pytest.mark.usefixtures("worker")
