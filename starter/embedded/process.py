@@ -135,10 +135,14 @@ class Process:
         return PartFailed(self.command.name, f"died{self._ended()}", self.command.log, self._logged()[-LAST_LINES:])
 
     def _logged(self) -> list[str]:
-        """The last lines that the part logged."""
-        with self.command.log.open("rb") as log:
-            log.seek(max(self._log_start, self.command.log.stat().st_size - LOG_TAIL))
-            return [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+        """The last lines that the part logged; none where its log was removed."""
+        try:
+            with self.command.log.open("rb") as log:
+                log.seek(max(self._log_start, self.command.log.stat().st_size - LOG_TAIL))
+                text = log.read().decode(errors="replace")
+        except OSError:
+            return []
+        return [line.strip() for line in text.splitlines() if line.strip()]
 
     def _ended(self) -> str:
         return f": {_ending(self.exited.result())}" if self.exited.done() else ""

@@ -18,7 +18,7 @@ from parley.connection import Addresses, running_stack
 from parley.domain.errors import ParleyError
 from starter.embedded.ports import Ports
 from starter.embedded.postgres import Postgres
-from starter.embedded.process import Command, PortTaken, Process, end_leftover, until
+from starter.embedded.process import Command, PortTaken, Process, end_leftover, end_session, until
 from starter.embedded.services import TWILIO_AUTH_TOKEN, Gateway, Service, Simulator, Temporal, Worker
 from starter.embedded.state import PartFailed, StackRunning, StateDir, addresses_of
 
@@ -206,17 +206,24 @@ class EmbeddedStack:
         start = {Worker.name: self._start_worker, Gateway.name: self._start_gateway}.get(death.part)
         if start is not None and self.restart_worker and lived >= SHORTEST_LIFE_SECONDS:
             self.on_progress(f"{death.part} {death.problem}; it starts again, and the jobs continue")
-            again = asyncio.ensure_future(self._start_again(start))
+            again = asyncio.ensure_future(self._start_again(process, start))
             self._restarting.add(again)
             again.add_done_callback(self._restarting.discard)
         else:
             self._end(death)
 
-    async def _start_again(self, start: Callable[[Addresses], Awaitable[None]]) -> None:
+    async def _start_again(self, dead: Process, start: Callable[[Addresses], Awaitable[None]]) -> None:
+        before = self._addresses()
         try:
-            await start(self._addresses())
+            await end_session(dead.record)  # its child processes may hold what it needs, such as its port
+            await start(before)
+            if (now := self._addresses()) != before:
+                self._state.publish(now)
+                self.on_progress(f"The gateway listens on {now.gateway_url} now")
         except PartFailed as failure:
             self._end(failure)
+        except Exception as error:  # noqa: BLE001  of the machine, such as a full disk: nothing else would say it
+            self._end(PartFailed(dead.command.name, f"cannot start again: {error}"))
 
     def _end(self, ending: PartFailed | signal.Signals) -> None:
         """Wake `wait`, or cancel the body of the `async with` if it does not wait."""

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import httpx
 import psutil
 import psycopg
 import pytest
@@ -56,6 +57,21 @@ asyncio.run(main())
 READY = """
 import os, pathlib, signal, subprocess, sys, time
 pathlib.Path(os.environ["PARLEY_READY_FILE"]).touch()
+"""
+CHILD = """
+import subprocess
+subprocess.Popen(["sleep", "600"])
+"""
+GATEWAY = """
+import http.server, os
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+where = os.environ["PARLEY_GATEWAY_HOST"], int(os.environ["PARLEY_GATEWAY_PORT"])
+http.server.HTTPServer(where, Answer).serve_forever()
 """
 
 
@@ -469,6 +485,53 @@ async def test_a_worker_that_dies_starts_again(
         assert not waiting.done()
         waiting.cancel()
     assert await nothing_left(processes)
+
+
+async def test_children_of_a_worker_that_dies_end_before_it_starts_again(
+    state_dir: Path, write_worker: WriteWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_worker(CHILD + READY + "time.sleep(600)")
+    monkeypatch.setattr(stack_module, "SHORTEST_LIFE_SECONDS", 0)
+    running = stack(state_dir, worker="stub_worker", restart_worker=True)
+    async with running:
+        waiting = asyncio.ensure_future(running.wait())
+        first = recorded(state_dir)["worker"].pid
+        assert len(_in_sessions({first})) == 2
+        os.kill(first, signal.SIGKILL)
+        assert await until(lambda: recorded(state_dir)["worker"].pid != first, within=TEST_TIMEOUT_SECONDS)
+        assert _in_sessions({first}) == []
+        waiting.cancel()
+
+
+async def test_a_gateway_that_starts_again_elsewhere_is_found_there(
+    state_dir: Path, write_worker: WriteWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_worker(GATEWAY)
+    monkeypatch.setattr(stack_module, "SHORTEST_LIFE_SECONDS", 0)
+    running = stack(state_dir, gateway="stub_worker", restart_worker=True)
+    async with running as first:
+        waiting = asyncio.ensure_future(running.wait())
+        taken, is_free = int((first.gateway_url or "").rpartition(":")[2]), ports._is_free
+        monkeypatch.setattr(ports, "_is_free", lambda port: port != taken and is_free(port))
+        os.kill(recorded(state_dir)["gateway"].pid, signal.SIGKILL)
+        assert await until(lambda: running_stack(state_dir) != first, within=TEST_TIMEOUT_SECONDS)
+        found = running_stack(state_dir)
+        assert found is not None
+        assert httpx.get(f"{found.gateway_url}/healthz").status_code == 200
+        waiting.cancel()
+
+
+async def test_a_worker_that_cannot_start_again_ends_the_stack(
+    state_dir: Path, write_worker: WriteWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_worker(READY + "time.sleep(600)")
+    monkeypatch.setattr(stack_module, "SHORTEST_LIFE_SECONDS", 0)
+    running = stack(state_dir, worker="stub_worker", restart_worker=True)
+    with pytest.raises(PartFailed, match="worker cannot start again: .*No such file"):
+        async with running:
+            shutil.rmtree(state_dir / "logs")
+            os.kill(recorded(state_dir)["worker"].pid, signal.SIGKILL)
+            await running.wait()
 
 
 async def test_a_worker_that_dies_at_once_ends_the_stack(state_dir: Path, write_worker: WriteWorker) -> None:
