@@ -6,7 +6,7 @@ from contextlib import suppress
 from decimal import Decimal
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -106,7 +106,12 @@ class Conversation:
         if known := self._recent.get(say.turn_id):
             return known
         turn = DurableTurn(self._compose_step(say))
-        outcome = await self._queue.outcome(turn)
+        try:
+            outcome = await self._queue.outcome(turn)
+        except ApplicationError as error:
+            if error.type == ConversationClosed.__name__:
+                self._closed = True  # this run was started by a turn that was stored as the conversation was closed
+            raise
         if turn.meta is not None and turn.asked is not None:
             self._count(outcome, turn.meta)
             self._context_sha256, self._context = turn.context_sha256, turn.context
@@ -228,10 +233,7 @@ class Conversation:
         )
         engine = DurableEngine(ANSWER_STEP, show_waiting)
         async with self._queue.order:
-            try:
-                return await engine.decide(ConversationChanges.change, step, summary="change what is stored")
-            except ActivityError as error:
-                raise error.cause or error from None
+            return await engine.decide(ConversationChanges.change, step, summary="change what is stored")
 
     # The conversation
 

@@ -395,19 +395,23 @@ class ConversationHandle:
         await self._send(SAY, say, say.turn_id, TurnOutcome)
 
     async def _ended(self, turn_id: str) -> TurnResult:
-        """How a turn ended, as soon as it has."""
-        row = await self._find_turn(turn_id)
-        while not row.outcome:
+        """How a turn ended, as soon as it has.
+
+        Raises:
+            ConversationClosed: it was stored as the conversation was closed, and is never answered.
+        """
+        while not (row := await self._find_turn(turn_id, even_if_never_answered=False)).outcome:
             await asyncio.sleep(POLL_SECONDS)
-            row = await self._find_turn(turn_id)
         return _result(row)
 
-    async def _find_turn(self, turn_id: str) -> ConversationTurn:
+    async def _find_turn(self, turn_id: str, *, even_if_never_answered: bool = True) -> ConversationTurn:
         async with self._backend.database.reads() as tx:
-            await self._check_owner(tx)
+            is_open = (await self._check_owner(tx)).closed_at is None
             row = await conversations.find_turn(tx, self._workspace_id, self.id, turn_id)
         if row is None:
             raise NotFound(f"conversation {self.id!r} has no turn {turn_id!r}")
+        if not (row.outcome or row.number or is_open or even_if_never_answered):
+            raise ConversationClosed(f"conversation {self.id!r} was closed before turn {turn_id!r} was begun")
         return row
 
     async def _send(self, update: str, given: Model, update_id: str, result_type: type[ModelT]) -> ModelT:

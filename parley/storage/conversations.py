@@ -72,7 +72,7 @@ async def begin_turn(tx: AsyncSession, turn: NewTurn) -> ConversationTurn:
     """Store a turn, with its conversation if it is the first; or find the turn that was stored under its id.
 
     Raises:
-        ConversationClosed: the conversation takes no further turn. One that is stored is found nevertheless.
+        ConversationClosed: the conversation takes no further turn. One that was begun is found nevertheless.
         IdempotencyConflict: the turn's id was used for another text, or on other terms.
         InvalidInput: the conversation belongs to another user.
     """
@@ -86,6 +86,8 @@ async def begin_turn(tx: AsyncSession, turn: NewTurn) -> ConversationTurn:
     if known is not None:
         if known.fingerprint != turn.fingerprint:
             raise IdempotencyConflict(f"turn {turn.turn_id!r} was already used for a different text: use another id")
+        if known.number is None and not known.outcome:
+            _check_open(conversation)
         return known
     _check_open(conversation)
     row = ConversationTurn(**turn.model_dump(exclude={"user_id"}))
@@ -293,7 +295,7 @@ async def state(tx: AsyncSession, workspace_id: str, conversation_id: str) -> Co
     return ConversationState(
         status="open" if conversation.closed_at is None else "closed",
         turns=turns,
-        waiting=waiting,
+        waiting=waiting if conversation.closed_at is None else 0,  # one that was stored as it closed is never answered
         tokens=int(counted),
         cost_usd=(await cost(tx, workspace_id, conversation_id)).total_usd,
         context_sha256=context,

@@ -35,6 +35,7 @@ from parley.domain.conversation.contract import (
     STATE,
     TURNS_PER_EXTRACTION,
     ConversationState,
+    Say,
     turn_job_id,
     workflow_id,
 )
@@ -407,6 +408,28 @@ class TestClosing:
         assert (await talk.state()).status == "closed"
         assert len(await talk.history()) == 1
         handle = client.temporal.get_workflow_handle(workflow_id(client.workspace_id, "talk"))
+        assert (await handle.result())["status"] == "closed"
+
+    async def test_a_turn_that_is_stored_as_the_conversation_closes_does_not_wait(
+        self, client: Client, talk: ConversationHandle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await talk.say("How?", turn_id="one")
+        handle = client.temporal.get_workflow_handle(workflow_id(client.workspace_id, "talk"))
+        send = ConversationHandle._have_answered
+
+        async def close_before(self: ConversationHandle, say: Say) -> None:
+            await self.close()
+            await handle.result()
+            await send(self, say)
+
+        monkeypatch.setattr(ConversationHandle, "_have_answered", close_before)
+        for _ in "first", "again":
+            with pytest.raises(ConversationClosed):
+                await talk.say("And now?", turn_id="two")
+        with pytest.raises(ConversationClosed):
+            async with talk.follow("two") as stream:
+                await stream.result()
+        assert (await talk.state()).waiting == 0
         assert (await handle.result())["status"] == "closed"
 
     async def test_turns_that_wait_are_answered_first(
