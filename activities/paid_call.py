@@ -429,14 +429,21 @@ class PaidCalls:
     async def book_spooled(self, spool: Spool) -> int:
         """Book the attempts of the spool whose processes have ended or are done with them; returns how many.
 
-        Idempotent. An attempt without an outcome is booked as one that may have cost its upper bound.
+        Idempotent. An attempt without an outcome is booked as one that may have cost its upper bound. One that cannot
+        be booked is logged and stays in the spool, where it counts against the cap; those after it are booked.
 
         Raises:
             Unreachable: the database is still down.
         """
         booked = 0
         for file in spool.pending():
-            await self._book(file.spooled)
+            try:
+                await self._book(file.spooled)
+            except Unreachable:
+                raise
+            except Exception:
+                log.exception("attempt %s of the spool cannot be booked", file.spooled.attempt_id)
+                continue
             file.delete()
             booked += 1
         return booked

@@ -117,6 +117,19 @@ async def test_of_a_process_that_died_may_have_cost_its_upper_bound(
     assert (row.confirmed, row.cost_usd, row.energy_charged) == (False, ANTHROPIC.bound, 0)
 
 
+async def test_an_attempt_that_cannot_be_booked_holds_no_other_back(
+    paid_calls: PaidCalls, spool: Spool, books: LedgerFixture, caplog: pytest.LogCaptureFixture
+):
+    bad, good = interrupted(), interrupted()
+    unstorable = bad.charge.model_copy(update={"user_id": "a\x00b"})
+    for attempt in bad.model_copy(update={"charge": unstorable}), good:
+        spool.open(attempt).close()
+    assert await paid_calls.book_spooled(spool) == 1
+    assert [row.id for row in await books.all(Attempt)] == [good.attempt_id]
+    assert [one.attempt_id for one in spool.attempts()] == [bad.attempt_id]
+    assert f"attempt {bad.attempt_id} of the spool cannot be booked" in caplog.text
+
+
 async def test_that_failed_is_booked_as_failed(
     far_calls: PaidCalls, spool: Spool, proxy: DatabaseProxy, books: LedgerFixture, simulator: SimulatorAdmin
 ):
