@@ -95,6 +95,8 @@ SUPERSEDED = Failure(
     trips_breaker=False,
     cost_usd=Decimal(0),
 )
+# Of a joint request that ended before all of its members were claimed.
+NOT_SENT = Failure("NotSent", "the request was not sent", billed=Billed.NO, trips_breaker=False, cost_usd=Decimal(0))
 T = TypeVar("T")
 
 log = step_logger(__name__)
@@ -284,15 +286,19 @@ class PaidCalls:
         members: list[_Member] = []
         joint_id = uuid4()
         async with AsyncExitStack() as leases:
-            for place, one in ordered:
-                sent = masked(one.request, terms.masked)
-                work = _Work.of(one.charge, sent, *await self._offer(sent, provider, model, terms))
-                claimed = await self._claim_or_refusal(one, work.offer, joint_id)
-                if not isinstance(claimed, Granted):
-                    ends[place] = claimed
-                    continue
-                members.append(_Member(place, work, claimed.attempt_id))
-                await leases.enter_async_context(self._lease_renewed(work, claimed.attempt_id))
+            try:
+                for place, one in ordered:
+                    sent = masked(one.request, terms.masked)
+                    work = _Work.of(one.charge, sent, *await self._offer(sent, provider, model, terms))
+                    claimed = await self._claim_or_refusal(one, work.offer, joint_id)
+                    if not isinstance(claimed, Granted):
+                        ends[place] = claimed
+                        continue
+                    members.append(_Member(place, work, claimed.attempt_id))
+                    await leases.enter_async_context(self._lease_renewed(work, claimed.attempt_id))
+            except BaseException:  # also cancelled: a claim may wait for long
+                await _uninterrupted(asyncio.create_task(self._give_back(members)))
+                raise
             if not members:
                 return [ends[place] for place in range(len(asked))]
             whole = members[0].work
@@ -321,6 +327,14 @@ class PaidCalls:
             raise
         except ParleyError as refusal:
             return refusal
+
+    async def _give_back(self, members: Sequence[_Member]) -> None:
+        """End attempts that were not sent. Where that fails, their leases expire, with uncertain cost."""
+        for member in members:
+            try:
+                await self._fail(member.work, member.attempt_id, NOT_SENT)
+            except Exception as error:  # noqa: BLE001 - what ended the step is raised, not this
+                log.warning("attempt %s was not sent, and cannot be ended: %s", member.attempt_id, error)
 
     async def _called_jointly(
         self, whole: _Work, joint_id: UUID, members: Sequence[_Member], joint: Joint

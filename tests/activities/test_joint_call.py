@@ -1,5 +1,6 @@
 """Several paid requests by one call to a provider."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,11 +9,12 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.paid_call import Joint, MemberRequest, PaidCalls
 from parley.domain.errors import InsufficientEnergy, ParleyError, ProviderUnavailable
-from parley.domain.requests import ChatReply, ChatRequest, Message, Provider
+from parley.domain.requests import ChatReply, ChatRequest, Message, Provider, fingerprint
 from parley.storage import configuration
 from parley.storage.configuration import WORKSPACE as SHARED
 from parley.storage.ledger import Charge, Settled
-from tests.parts import SimulatorAdmin
+from parley.storage.tables import Attempt
+from tests.parts import SimulatorAdmin, until
 from tests.storage.ledger_fixture import PRICE, WORKSPACE, LedgerFixture
 
 MODEL = "claude-haiku-4-5"
@@ -107,6 +109,26 @@ async def test_a_failure_ends_every_attempt_and_counts_once_for_the_breaker(
     assert [await accounts.energy(user) for user in USERS] == [(0, 0)] * 3
     # Three failures would open the breaker.
     assert texts(await make(paid_calls, *USERS)) == ["part 0 of 3", "part 1 of 3", "part 2 of 3"]
+
+
+async def test_one_that_is_cancelled_while_a_member_waits_gives_back_what_the_others_reserved(
+    paid_calls: PaidCalls, accounts: LedgerFixture
+):
+    """The last member waits for the lease of another attempt."""
+    other = asked(*USERS)[2]
+    held = await accounts.granted("coaching", job="job of cleo", user_id="cleo", fingerprint=fingerprint(other.request))
+    making = asyncio.create_task(make(paid_calls, *USERS))
+
+    async def is_waiting() -> bool:
+        return len(await accounts.all(Attempt)) == len(USERS)
+
+    await until(is_waiting)
+    making.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await making
+    ended = [one for one in await accounts.all(Attempt) if one.id != held]
+    assert [(one.state, one.cost_usd, one.error_type) for one in ended] == [("failed", 0, "NotSent")] * 2
+    assert [await accounts.energy(user) for user in ("ann", "bob")] == [(0, 0)] * 2
 
 
 @pytest.mark.usefixtures("accounts")
