@@ -159,7 +159,10 @@ def _ended(part: Fields, made: dict[str, Any], cached: _Hints) -> dict[str, Any]
 
 
 def _messages(fields: Fields, cached: _Hints) -> list[Message]:
-    """The messages that one of Anthropic's is: a message for each result of a tool, and one for the rest."""
+    """The messages that one of Anthropic's is: a message for each result of a tool, and one for the rest.
+
+    Images in results of tools are in the latter, where every vendor takes them.
+    """
     role = fields.one_of("role", ("user", "assistant", "system"))
     if fields.is_text("content"):
         content = fields.need("content", str)
@@ -172,7 +175,9 @@ def _messages(fields: Fields, cached: _Hints) -> list[Message]:
     for part in fields.each("content"):
         match part.one_of("type", kinds):
             case "tool_result":
-                results.append(_result(part, cached))
+                result, images = _result(part, cached)
+                results.append(result)
+                parts.extend(images)
             case "tool_use":
                 calls.append(_call(part, cached))
             case "image":
@@ -209,15 +214,24 @@ def _call(part: Fields, cached: _Hints) -> dict[str, Any]:
     return _ended(part, call, cached)
 
 
-def _result(part: Fields, cached: _Hints) -> Message:
-    """The result of a tool. Other vendors have no mark for a failed one: the text says so."""
+def _result(part: Fields, cached: _Hints) -> tuple[Message, list[dict[str, Any]]]:
+    """The result of a tool, and its images. Other vendors have no mark for a failed one: the text says so."""
     call_id, failed = part.need("tool_use_id", str), part.take("is_error", bool) or False
+    images: list[dict[str, Any]] = []
     if part.is_text("content"):
         text = part.need("content", str)
     else:
-        text = "\n".join(_text(one, cached)["text"] for one in part.each("content"))
+        texts: list[str] = []
+        for one in part.each("content"):
+            if one.one_of("type", ("text", "image")) == "image":
+                images.append(_ended(one, _image(one), cached))
+                texts.append("(see the image)")
+            else:
+                texts.append(one.need("text", str))
+                _ended(one, {}, cached)
+        text = "\n".join(texts)
     _ended(part, {}, cached)
-    return message(part.path, role="tool", tool_call_id=call_id, content=f"Error: {text}" if failed else text)
+    return message(part.path, role="tool", tool_call_id=call_id, content=f"Error: {text}" if failed else text), images
 
 
 def _tool(fields: Fields, cached: _Hints) -> dict[str, Any]:

@@ -165,7 +165,9 @@ def _image(fields: Fields) -> dict[str, Any]:
     head, comma, data = url.removeprefix("data:").partition(",")
     if not comma or not head.endswith(";base64"):
         raise InvalidInput("must be https://… or data:image/…;base64,…", field=image.place("url"))
-    return part | {"media_type": head.removesuffix(";base64"), "data": data}
+    media_type = head.removesuffix(";base64")
+    # OpenAI takes the name that is not registered, too.
+    return part | {"media_type": "image/jpeg" if media_type == "image/jpg" else media_type, "data": data}
 
 
 def _call(fields: Fields) -> dict[str, Any]:

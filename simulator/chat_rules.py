@@ -10,7 +10,8 @@ from simulator.schema_rules import anthropic_problem, openai_problem
 from simulator.tools import Tool, ToolChoice
 from simulator.wire import Message, Refusal, content_text
 
-NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+OPENAI_NAME, ANTHROPIC_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}"), re.compile(r"[A-Za-z0-9_-]{1,128}")
+ANTHROPIC_ID = re.compile(r"[A-Za-z0-9_-]+")
 OPENAI_ROLES = ("system", "assistant", "user", "function", "tool", "developer")
 Block = Mapping[str, Any]
 
@@ -102,7 +103,7 @@ def _openai_tool(tool: Block, number: int) -> Tool:
     if not isinstance(function, dict):
         raise _refuse(f"Missing required parameter: 'tools[{number}].function'.", f"tools[{number}].function")
     name = function.get("name")
-    if not isinstance(name, str) or not NAME.fullmatch(name):
+    if not isinstance(name, str) or not OPENAI_NAME.fullmatch(name):
         words = "string does not match pattern. Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$'."
         raise _refuse(f"Invalid 'tools[{number}].function.name': {words}", f"tools[{number}].function.name")
     schema = function.get("parameters") or {"type": "object", "properties": {}}
@@ -202,7 +203,7 @@ def _check_anthropic_image(block: Block, where: str) -> None:
 
 
 def _anthropic_call(block: Block, where: str) -> str:
-    if not NAME.fullmatch(str(block.get("id"))):
+    if not ANTHROPIC_ID.fullmatch(str(block.get("id"))):
         raise Refusal("bad_request", f"{where}.tool_use.id: String should match pattern '^[a-zA-Z0-9_-]+$'")
     if not isinstance(block.get("input"), dict):
         raise Refusal("bad_request", f"{where}.tool_use.input: Input should be a valid dictionary")
@@ -215,7 +216,7 @@ def anthropic_tools(body: Mapping[str, Any]) -> tuple[Tool, ...]:
 
 def _anthropic_tool(tool: Block, number: int) -> Tool:
     where, name, schema = f"tools.{number}.custom", tool.get("name"), tool.get("input_schema")
-    if not isinstance(name, str) or not NAME.fullmatch(name):
+    if not isinstance(name, str) or not ANTHROPIC_NAME.fullmatch(name):
         raise Refusal("bad_request", f"{where}.name: String should match pattern '^[a-zA-Z0-9_-]{{1,128}}$'")
     if not isinstance(schema, dict):
         raise Refusal("bad_request", f"{where}.input_schema: Field required")

@@ -400,8 +400,11 @@ class ConversationHandle:
         Raises:
             ConversationClosed: it was stored as the conversation was closed, and is never answered.
         """
-        while not (row := await self._find_turn(turn_id, even_if_never_answered=False)).outcome:
+        find = partial(self._find_turn, turn_id, even_if_never_answered=False)
+        row = await find()
+        while not row.outcome:
             await asyncio.sleep(POLL_SECONDS)
+            row = await find()
         return _result(row)
 
     async def _find_turn(self, turn_id: str, *, even_if_never_answered: bool = True) -> ConversationTurn:

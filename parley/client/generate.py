@@ -54,7 +54,7 @@ class TurnOptions(TypedDict, total=False):
     model: str | None
     """Call this model first; cheaper ones are used only when it does not fit the budget."""
     max_tokens: int
-    """The longest answer, in tokens, 1 to 100,000. Default: 1,000."""
+    """The longest answer, in tokens, 1 to 128,000. Default: 1,000."""
     temperature: float | None
     """0 to 2. Default: the provider's."""
     top_p: float | None

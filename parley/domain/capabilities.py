@@ -99,6 +99,8 @@ MODELS: dict[Provider, dict[str, Capabilities]] = {
     Provider.LOCAL: {"": Capabilities()},
 }
 SIZES = {prefix: known for rows in MODELS.values() for prefix, known in rows.items() if prefix} | {"": Capabilities()}
+# The longest name of a tool, in characters. Source: the vendors' API references.
+LONGEST_TOOL_NAME = {Provider.OPENAI: 64, Provider.ANTHROPIC: 128, Provider.LOCAL: 128}
 # The name of a model that is not in the table.
 UNKNOWN_MODEL = ""
 
@@ -134,7 +136,11 @@ def unserved(provider: Provider, model: str, request: ChatRequest) -> str:
     if not accepted.images and any(message.images for message in request.messages):
         return "accepts no images"
     calls = any(message.tool_calls for message in request.messages)
-    return "accepts no tools" if not accepted.tools and (request.tools or calls) else ""
+    if not accepted.tools and (request.tools or calls):
+        return "accepts no tools"
+    longest = LONGEST_TOOL_NAME[provider]
+    is_long = any(len(tool.name) > longest for tool in request.tools)
+    return f"accepts no names of tools above {longest} characters" if is_long else ""
 
 
 def dropped_parameters(provider: Provider, model: str, request: Request) -> tuple[str, ...]:

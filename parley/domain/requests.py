@@ -239,7 +239,7 @@ class Tool(Sparse):
         may be null then.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")
     description: Text = ""
     parameters: dict[str, Any] = NO_PARAMETERS
     strict: bool = False

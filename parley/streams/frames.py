@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter
 from parley.domain.model import Model
 from parley.domain.streaming import Delta
 
-# An answer of 100,000 tokens, each as a delta, is less.
+# An answer of 128,000 tokens, each as a delta, is less.
 MOST_BYTES = 16 * 1024 * 1024
 MOST_DELTAS = 500
 # The purpose of the token in the header `Authorization` of a worker's connection.

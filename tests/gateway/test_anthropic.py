@@ -10,6 +10,7 @@ import pytest
 from parley import Client
 from parley.settings import Settings
 from parley.testing import SimulatorAdmin
+from simulator.images import TOKENS as IMAGE_TOKENS
 from tests.gateway.parts import Running, with_open_models
 
 MODEL = "claude-haiku-4-5"
@@ -37,7 +38,7 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
             "messages": [
                 {
                     "role": "user",
-                    "content": [{"type": "tool_result", "tool_use_id": "a", "content": [{"type": "image"}]}],
+                    "content": [{"type": "tool_result", "tool_use_id": "a", "content": [{"type": "document"}]}],
                 }
             ]
         },
@@ -168,6 +169,28 @@ async def test_images_and_cache_hints_are_accepted(sdk: anthropic.AsyncAnthropic
     ]
     raw = await sdk.messages.with_raw_response.create(**asked(messages=[{"role": "user", "content": content}]))
     assert raw.headers["x-parley-dropped"] == "cache_control"
+
+
+@BOTH
+async def test_an_image_in_the_result_of_a_tool_is_sent(model: str, sdk: anthropic.AsyncAnthropic):
+    use = {"type": "tool_use", "id": "a", "name": "get_order", "input": {"number": 17}}
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
+    result = {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": "A photo:"}, image]}
+    used: list[int] = []
+    for one in (result | {"content": "A photo:"}, result):
+        turns = [*ORDER, {"role": "assistant", "content": [use]}, {"role": "user", "content": [one]}]
+        message: Any = await sdk.messages.create(**asked(model=model, messages=turns, tools=TOOLS))
+        used.append(message.usage.input_tokens)
+    assert used[1] - used[0] > IMAGE_TOKENS
+
+
+async def test_a_name_of_a_tool_may_be_as_long_as_its_vendor_allows(sdk: anthropic.AsyncAnthropic):
+    tools = [TOOLS[0] | {"name": "t" * 128}]
+    given = asked(messages=ORDER, tools=tools, tool_choice={"type": "any"})
+    message: Any = await sdk.messages.create(**given)
+    assert message.content[-1].name == "t" * 128
+    raw = await sdk.messages.with_raw_response.create(**given | {"model": "gpt-4o-mini"})
+    assert not raw.headers["x-parley-model"].endswith("gpt-4o-mini")  # it accepts 64 characters
 
 
 async def test_a_cut_answer_says_so(sdk: anthropic.AsyncAnthropic):

@@ -36,6 +36,8 @@ BOTH = pytest.mark.parametrize("model", [MODEL, "claude-haiku-4-5"])
 PATH = "/v1/chat/completions"
 MODES = pytest.mark.parametrize("mode", ["durable", "inline"])
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+# The header of an image of one pixel.
+JPEG = "/9j/wAARCAABAAEDASIAAhEBAxEB/9k="
 
 UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"frequency_penalty": 0.5}, "frequency_penalty"),
@@ -145,6 +147,11 @@ class TestAnswer:
         first = await sdk.chat.completions.create(model=MODEL, messages=ASK)
         again: list[Any] = [*ASK, first.choices[0].message, {"role": "user", "content": "And which one has an API?"}]
         assert (await sdk.chat.completions.create(model=MODEL, messages=again)).choices[0].message.content
+
+    async def test_a_jpeg_may_have_the_name_that_is_not_registered(self, sdk: openai.AsyncOpenAI):
+        image = {"type": "image_url", "image_url": {"url": f"data:image/jpg;base64,{JPEG}"}}
+        answer = await sdk.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": [image]}])
+        assert answer.choices[0].message.content
 
     async def test_every_option_is_asked_for(self, sdk: openai.AsyncOpenAI):
         image = f"data:image/png;base64,{PIXEL}"

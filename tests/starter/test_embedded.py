@@ -517,7 +517,8 @@ async def test_a_gateway_that_starts_again_elsewhere_is_found_there(
         assert await until(lambda: running_stack(state_dir) != first, within=TEST_TIMEOUT_SECONDS)
         found = running_stack(state_dir)
         assert found is not None
-        assert httpx.get(f"{found.gateway_url}/healthz").status_code == 200
+        async with httpx.AsyncClient() as http:
+            assert (await http.get(f"{found.gateway_url}/healthz")).status_code == 200
         waiting.cancel()
 
 
@@ -527,7 +528,7 @@ async def test_a_worker_that_cannot_start_again_ends_the_stack(
     write_worker(READY + "time.sleep(600)")
     monkeypatch.setattr(stack_module, "SHORTEST_LIFE_SECONDS", 0)
     running = stack(state_dir, worker="stub_worker", restart_worker=True)
-    with pytest.raises(PartFailed, match="worker cannot start again: .*No such file"):
+    with pytest.raises(PartFailed, match=r"worker cannot start again: .*No such file"):
         async with running:
             shutil.rmtree(state_dir / "logs")
             os.kill(recorded(state_dir)["worker"].pid, signal.SIGKILL)

@@ -31,7 +31,8 @@ WORKFLOW = "Generate"
 STEP = "generate"
 DEFAULT_ACTION = "ai_message"
 DEFAULT_MAX_TOKENS = 1000
-MOST_ANSWER_TOKENS = 100_000
+# The longest reply of any model in the table of capabilities.
+MOST_ANSWER_TOKENS = 128_000
 # How much more room a request has after a reply without text.
 MORE_ROOM = 4
 # Larger prompts and answers are stored and travel by reference: a workflow's history is copied and replayed.
