@@ -4,7 +4,7 @@ Only analyses of the same user are searched: the coaching quotes what a user sai
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from parley.domain.coaching.contract import Coaching
@@ -37,16 +37,19 @@ class EarlierAnalyses:
     def __init__(self, database: Database, embedder: Embedder | None) -> None:
         self._database, self._embedder = database, embedder
 
-    async def find(self, row: StoredAnalysis, session: Session) -> FoundAnalysis | None:
-        """The analysis of the same content, or else of a similar session. `row`: of the job that searches."""
+    async def find(self, row: StoredAnalysis, session: Session, real: Collection[Step]) -> FoundAnalysis | None:
+        """The analysis of the same content, or else of a similar session. `row`: of the job that searches.
+
+        `real`: steps that a vendor answers now: an analysis in which the simulator did is not used.
+        """
         async with self._database.reads() as tx:
-            same = await analyses.latest_of(tx, row.workspace_id, row)
+            same = await analyses.latest_of(tx, row.workspace_id, row, real)
             if same is not None:
                 return FoundAnalysis(Reused(kind="exact", job_key=same.job_key, session_id=same.session_id))
             seconds = session.duration_seconds
             earlier = []
             if self._embedder:
-                earlier = await analyses.of_about(tx, row.workspace_id, row, seconds, limit=MOST_COMPARED)
+                earlier = await analyses.of_about(tx, row.workspace_id, row, seconds, real, limit=MOST_COMPARED)
         for one in earlier:
             found = await self._compared(row, session, one)
             if found:

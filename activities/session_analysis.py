@@ -117,7 +117,9 @@ class SessionAnalysisActivities:
             # A caller who names a provider wants a new reply from it, not an earlier result.
             count = 0 if job.provider else await analyses.count(tx, job.workspace_id, job.user_id)
         choice = choose_strategy(facts(session, tier=account.tier, previous_analyses=count))
-        found = await self._earlier.find(row, session) if choice.strategy is Strategy.CACHED_ANALYSIS else None
+        found = None
+        if choice.strategy is Strategy.CACHED_ANALYSIS:
+            found = await self._earlier.find(row, session, _real_steps(chat, voice))
         if found:
             plan = Plan(choice=choice, coaching=(), reused=found.reused, provenance=found.provenance)
         else:
@@ -407,6 +409,12 @@ def _user_of(words: Sequence[SpokenWord], session: Session) -> tuple[str, StepOu
     return speaker, StepOutcome(warnings=(other,) if other else ())
 
 
+def _real_steps(chat: Sequence[Option], voice: Sequence[Option]) -> set[Step]:
+    """The steps that a vendor would answer, and not the simulator."""
+    made_by = {Step.COACHING: chat, Step.VOICE: voice, Step.HEAR: voice}
+    return {step for step, options in made_by.items() if any(one.configured and not one.simulated for one in options)}
+
+
 def _plan(step: PrepareStep, session: Session, choice: Choice, *, chat: list[Option], voice: list[Option]) -> Plan:
     """The candidates for coaching and, where there is a recording to measure, for the voice."""
     job, cheap = step.input, choice.strategy is Strategy.COST_OPTIMIZED
@@ -475,7 +483,8 @@ async def _analysis(tx: AsyncSession, row: StoredAnalysis, step: FinishStep) -> 
         session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
         rubric = await rubrics.load(tx, job.workspace_id, row.rubric)
         analysis = _assembled(session, rubric, row, step)
-    earlier = await analyses.earlier(tx, job.workspace_id, row, limit=EARLIER_SESSIONS)
+    real = {source.step for source in analysis.provenance if not source.simulated}
+    earlier = await analyses.earlier(tx, job.workspace_id, row, real, limit=EARLIER_SESSIONS)
     return analysis.model_copy(update={"trends": _trends(earlier, analysis)})
 
 

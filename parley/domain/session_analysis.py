@@ -372,10 +372,13 @@ def hearing_request(job: SessionAnalysisInput, candidates: Sequence[Candidate], 
 
     So correcting who the user is, or running the job again, pays for nothing that was heard already. Another user's
     jobs have another one, because a transcription is forgotten with its user. `number`: one more than were forgotten.
+    What the simulator recognised is not used once the provider can be reached.
     """
     first = candidates[0]
+    kind = ("simulated",) if first.simulated else ()
     again = (str(number),) if number > 1 else ()
-    return request_id("recording", job.user_id, job.recording_sha256 or "", first.provider.value, first.model, *again)
+    parts = (job.user_id, job.recording_sha256 or "", first.provider.value, first.model)
+    return request_id("recording", *parts, *kind, *again)
 
 
 def facts(session: Session, *, tier: str, previous_analyses: int) -> Facts:

@@ -1,5 +1,6 @@
 """Session analyses: one row per job, written part by part. Two jobs on one session have separate rows."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from parley.domain.errors import NotFound
-from parley.domain.session_analysis import Analysis, Strategy
+from parley.domain.session_analysis import Analysis, Step, Strategy
 from parley.storage.database import NOW
 from parley.storage.tables import OutboxEvent, StoredAnalysis, StoredSession
 
@@ -74,10 +75,16 @@ async def count(tx: AsyncSession, workspace_id: str, user_id: str) -> int:
     return (await tx.execute(query)).scalar_one()
 
 
-async def latest_of(tx: AsyncSession, workspace_id: str, analysis: StoredAnalysis) -> StoredAnalysis | None:
-    """The latest analysis that a model has made of the same content, for the same user, under the same rubric."""
+async def latest_of(
+    tx: AsyncSession, workspace_id: str, analysis: StoredAnalysis, real: Collection[Step]
+) -> StoredAnalysis | None:
+    """The latest analysis that a model has made of the same content, for the same user, under the same rubric.
+
+    `real`: steps that the simulator may not have answered.
+    """
     same = select(StoredAnalysis).where(
         *_made_for(workspace_id, analysis.user_id),
+        *_answered_by_vendors(real),
         col(StoredAnalysis.session_id) == analysis.session_id,
         col(StoredAnalysis.session_sha256) == analysis.session_sha256,
         col(StoredAnalysis.recording_sha256).is_not_distinct_from(analysis.recording_sha256),
@@ -98,9 +105,12 @@ class Earlier:
 
 
 async def of_about(
-    tx: AsyncSession, workspace_id: str, analysis: StoredAnalysis, seconds: float, *, limit: int
+    tx: AsyncSession, workspace_id: str, analysis: StoredAnalysis, seconds: float, real: Collection[Step], *, limit: int
 ) -> list[Earlier]:
-    """The newest analyses that a model has made for the same user under the same rubric, of sessions about as long."""
+    """The newest analyses that a model has made for the same user under the same rubric, of sessions about as long.
+
+    `real`: as in `latest_of`.
+    """
     length = col(StoredSession.payload)["duration_seconds"].as_float()
     is_of_session = (
         (col(StoredSession.workspace_id) == col(StoredAnalysis.workspace_id))
@@ -118,6 +128,7 @@ async def of_about(
         .join(StoredSession, is_of_session)
         .where(
             *_made_for(workspace_id, analysis.user_id),
+            *_answered_by_vendors(real),
             col(StoredAnalysis.rubric) == analysis.rubric,
             col(StoredAnalysis.coaching).is_not(None),
             length.between(seconds * (1 - SAME_LENGTH), seconds * (1 + SAME_LENGTH)),
@@ -137,6 +148,12 @@ def _made_for(workspace_id: str, user_id: str) -> tuple[ColumnElement[bool], ...
     )
 
 
+def _answered_by_vendors(steps: Collection[Step]) -> list[ColumnElement[bool]]:
+    """That the simulator answered none of these steps of an analysis."""
+    sources = col(StoredAnalysis.result)["provenance"]
+    return [~sources.contains([{"step": step.value, "simulated": True}]) for step in sorted(steps)]
+
+
 async def is_provisional(tx: AsyncSession, workspace_id: str, job_key: str) -> bool:
     """Whether the job has a result that is amended later.
 
@@ -152,10 +169,12 @@ async def is_provisional(tx: AsyncSession, workspace_id: str, job_key: str) -> b
     return bool(found[0])
 
 
-async def earlier(tx: AsyncSession, workspace_id: str, row: StoredAnalysis, *, limit: int) -> list[dict[str, Any]]:
+async def earlier(
+    tx: AsyncSession, workspace_id: str, row: StoredAnalysis, real: Collection[Step], *, limit: int
+) -> list[dict[str, Any]]:
     """The latest results of the same user under the same rubric from before a job, the oldest first.
 
-    Each other session counts once, with its latest analysis by a model.
+    Each other session counts once, with its latest analysis by a model. `real`: as in `latest_of`.
     """
     newest_first = col(StoredAnalysis.created_at).desc()
     of_session = func.row_number().over(partition_by=col(StoredAnalysis.session_id), order_by=newest_first)
@@ -168,6 +187,7 @@ async def earlier(tx: AsyncSession, workspace_id: str, row: StoredAnalysis, *, l
             col(StoredAnalysis.created_at) < row.created_at,
             col(StoredAnalysis.session_id) != row.session_id,
             *BY_A_MODEL,
+            *_answered_by_vendors(real),
         )
         .subquery()
     )

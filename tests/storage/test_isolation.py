@@ -405,9 +405,9 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "analyses.load": (lambda tx, _: analyses.load(tx, THEIRS, "job"), NotFound),
     "analyses.find": (lambda tx, _: analyses.find(tx, THEIRS, "workflow"), NotFound),
     "analyses.count": (lambda tx, _: analyses.count(tx, THEIRS, USER), 0),
-    "analyses.latest_of": (lambda tx, ids: analyses.latest_of(tx, THEIRS, same(ids)), None),
-    "analyses.of_about": (lambda tx, ids: analyses.of_about(tx, THEIRS, same(ids), 600, limit=10), []),
-    "analyses.earlier": (lambda tx, ids: analyses.earlier(tx, THEIRS, later(ids), limit=10), []),
+    "analyses.latest_of": (lambda tx, ids: analyses.latest_of(tx, THEIRS, same(ids), ()), None),
+    "analyses.of_about": (lambda tx, ids: analyses.of_about(tx, THEIRS, same(ids), 600, (), limit=10), []),
+    "analyses.earlier": (lambda tx, ids: analyses.earlier(tx, THEIRS, later(ids), (), limit=10), []),
     "rubrics.stored": (lambda tx, _: rubrics.stored(tx, THEIRS), []),
     "rubrics.load": (lambda tx, _: rubrics.load(tx, THEIRS, "own"), InvalidInput),
     "sessions.recording_seconds": (
