@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from parley import AutoAnalyzeHandle, AutoAnalyzeProgress, Client, InvalidInput, JobFailed, NotFound
-from parley.domain.auto_analyze.contract import DiscoveryTerms
+from parley.domain.auto_analyze.contract import AutoAnalyzeResult, DiscoveryTerms
 from parley.domain.budgets import Period
 from parley.storage import auto_analyze as runs
 from parley.storage import budgets
-from tests.parts import SimulatorAdmin
+from tests.parts import SimulatorAdmin, reset_to_start
 from tests.workflows.test_auto_analyze import chats, path, results_of, sessions_of, start
 from tests.workflows.test_auto_analyze_limits import statistics_of
 from workflows.auto_analyze import job as workflow
@@ -249,3 +249,20 @@ async def test_a_run_that_is_asked_to_finish_labels_no_further_session(
     assert report.status == "completed"
     assert 0 < statistics_of(report).labelled < 200
     assert await client.audit() == []
+
+
+class TestReset:
+    async def test_a_run_that_is_reset_while_its_streams_work_goes_on(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        whole = await start(client, path, chats(120), streams=3, run_name="whole")
+        await whole.result()
+        before = len(await simulator.requests())
+        await simulator.fault("slow", provider="openai", times=None, hold=0.3)
+        job = await start(client, path, chats(120), streams=3, run_name="reset")
+        await simulator.requests(at_least=before + 15)
+        again = await (await reset_to_start(client.temporal, job.id, AutoAnalyzeResult)).result()
+        assert again.statistics is not None
+        assert (again.statistics.labelled, again.statistics.fallbacks) == (120, 0)
+        assert await results_of(client, job) == await results_of(client, whole)
+        assert await client.audit() == []

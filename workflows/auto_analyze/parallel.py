@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
+from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
@@ -150,6 +151,8 @@ class ParallelStreams:
                 refused_in_a_row=self._state.refused_in_a_row,
             ),
             id=f"{info.workflow_id}/{self._job.job_key[-8:]}/stream-{number}",
+            # A run that is reset finds the streams of before, which report to a run that has ended.
+            id_reuse_policy=WorkflowIDReusePolicy.TERMINATE_IF_RUNNING,
             static_summary=f"stream {number}",
         )
 
