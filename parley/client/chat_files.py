@@ -254,8 +254,9 @@ def detected(file: ChatFile) -> tuple[ChatFormat, bool]:
         return "csv", False
     _check_text(file)
     start = _first_lines(file)
-    if any(whatsapp.begins(line) for line in start):
-        return "whatsapp", False
+    if dated := [line for line in start if whatsapp.begins(line)]:
+        # Chats of WhatsApp begin with a notice, and have names; a transcript with dates has labels only.
+        return ("transcript" if all(map(transcript.is_known, dated)) else "whatsapp"), False
     if not start or _is_json(start[0]):
         return _json_format(file)
     if any("session_id" in line and any(mark in line for mark in ",;\t") for line in start[:2]):

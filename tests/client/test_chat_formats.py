@@ -176,6 +176,25 @@ class TestExports:
         path.write_text("Customer: hi\nAgent: hello\n\n\nCustomer: bye\nBot: Bye.\n", encoding="utf-8")
         assert [shown(one)[3] for one in await read(desk, path)] == ["ua", "ub"]
 
+    @pytest.mark.parametrize(
+        "time",
+        [
+            *("[2024-03-01 10:02]", "2024-03-01 10:02:11", "2024-03-01T10:02:11.5Z", "[01/03/2024, 10:02]"),
+            *("3/1/24, 10:02 AM -", "(1.3.2024 10:02)", "10:02"),
+        ],
+    )
+    async def test_a_transcript_with_dates_has_the_roles_of_its_labels(self, time: str, desk: Desk) -> None:
+        path = desk.folder / "call.txt"
+        path.write_text(f"{time} Agent 2: hi\n{time} Customer: hello: you\n{time} Bot:\n", encoding="utf-8")
+        [call] = await read(desk, path)
+        assert (shown(call)[3], texts(call)) == ("au", ["hi", "hello: you"])
+
+    async def test_a_chat_of_whatsapp_with_a_name_that_is_a_label_is_not_a_transcript(self, desk: Desk) -> None:
+        path = desk.folder / "chat.txt"
+        path.write_text("[2024-03-01 10:02] Support: hi\n[2024-03-01 10:03] Maria: hello\n", encoding="utf-8")
+        [chat] = await read(desk, path)
+        assert shown(chat) == ("chat-1", "Support", "agent", "ua")
+
     async def test_a_blank_line_after_each_message_separates_nothing(self, desk: Desk) -> None:
         path = desk.folder / "call.txt"
         path.write_text("Customer: hi\n\nAgent: hello\n\nCustomer: bye\n", encoding="utf-8")
@@ -287,6 +306,11 @@ MALFORMED: dict[str, tuple[str, bytes, str]] = {
         "intercom.json",
         changed("intercom.json", '"conversation_parts": [\n          {', '"conversation_parts": {"a": [\n          {'),
         "line 37: is not JSON: Expecting property name enclosed in double quotes at column 5",
+    ),
+    "a conversation of a list of Intercom": (
+        "page.json",
+        json.dumps({"data": [{"type": "conversation", "id": "1", "source": {"body": "Hi"}}]}).encode(),
+        "line 1: data.0.conversation_parts: is missing: retrieve each conversation by its id",
     ),
     "half a surrogate pair": (
         "intercom.json",

@@ -21,10 +21,16 @@ def recognises(record: Mapping[str, Any]) -> bool:
 
 
 def read(record: Part, terms: Terms) -> Iterator[Draft]:
-    """A conversation. Notes, which users do not see, and parts without text are left out."""
+    """A conversation. Notes, which users do not see, and parts without text are left out.
+
+    Raises:
+        InvalidInput: it has its opening message only, as the API's lists and searches give it.
+    """
     del terms
     source, agent = record.inner("source"), record.inner("ai_agent")
     draft = Draft(session_id=record.needed_text("id"), user_id=_user(record))
+    if not record.has("conversation_parts"):
+        raise record.problem("conversation_parts", "is missing: retrieve each conversation by its id")
     draft.say(_role(source.inner("author")), plain_text(source.text("body")), record.when("created_at"))
     for part in _parts(record):
         if not part.text("part_type").startswith("note"):
