@@ -131,8 +131,8 @@ class _Walk:
             yield from _own(file, _documents(file) if is_document_ else _json_lines(file))
         elif name == "whatsapp":
             survey = whatsapp.Survey(file.lines())
-            drafts = whatsapp.read(file.lines(), survey, self._terms, name=file.title)
-            yield from (Found(file.name, line, partial(_same, draft)) for line, draft in drafts)
+            written = whatsapp.read(file.lines(), survey, self._terms, name=file.title)
+            yield from (Found(file.name, line, read) for line, read in written)
         elif name == "transcript":
             found = transcript.read(file.lines(), transcript.Survey(file.lines()), self._terms, name=file.title)
             yield from (Found(file.name, line, read) for line, read in found)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.uploads import safe_name
 from parley.client import json_records
 from parley.client.chat_files import MAX_LINE_CHARACTERS
 from parley.client.importing import Imported, import_chats
@@ -263,6 +264,14 @@ DATES = [
     ("[13.3.2024 klo 10.15.32] {}", "[14.3.2024 klo 10.15.32] {}", "2024-03-14T10:15:32Z"),
     ("13/3/24, 10:15 a.\u00a0m. - {}", "14/3/24, 10:15 p.\u00a0m. - {}", "2024-03-14T22:15:00Z"),
     ("2024. 3. 13. 오전 10:15, {}", "2024. 3. 14. 오후 10:15, {}", "2024-03-14T22:15:00Z"),
+    *(
+        (f"2024/3/13 {early}10:15 - {{}}", f"2024/3/14 {late}{hour}:15 - {{}}", f"2024-03-14T{time}:15:00Z")
+        for early, late, hour, time in (
+            *(("早上", "晚上", 10, 22), ("清晨", "凌晨", 12, "00"), ("凌晨", "中午", 12, 12)),
+            ("上午", "早上", 8, "08"),
+        )
+    ),
+    ("13/03/2024 à 10:15 - {}", "14/03/2024 à 10:15 - {}", "2024-03-14T10:15:00Z"),
     ("2024년 3월 13일 오전 10:15, {}", "2024년 3월 14일 오후 10:15, {}", "2024-03-14T22:15:00Z"),
     ("[13\u200f/3\u200f/2024، 10:15:32 ص] {}", "[14\u200f/3\u200f/2024، 10:15:32 م] {}", "2024-03-14T22:15:32Z"),
     ("[١٣/٣/٢٠٢٤, ١٠:١٥:٣٢] {}", "[١٤/٣/٢٠٢٤, ١٠:١٥:٣٢] {}", "2024-03-14T10:15:32Z"),
@@ -281,6 +290,57 @@ async def test_dates_of_every_region(first: str, second: str, time: str, desk: D
     found = [message for one in await read(desk, path, session_gap_hours=2000) for message in one["messages"]]
     assert [(one["role"], one["text"]) for one in found] == [("user", "Hi"), ("agent", "Yes: no")]
     assert found[1]["time"] == time
+
+
+class TestWhatsApp:
+    async def said(self, desk: Desk, *lines: str, name: str = "chat.txt", **how: Any) -> list[tuple[str, str]]:
+        path = desk.folder / name
+        path.write_text("\n".join(lines), encoding="utf-8")
+        found = [message for one in await read(desk, path, **how) for message in one["messages"]]
+        return [(one["role"][0], one["text"]) for one in found]
+
+    @pytest.mark.parametrize("person", ["José Núñez", "मीना", "美咲", "Maria 🌸", "Jose\u0301 Núñez"])
+    async def test_the_name_in_the_name_of_an_upload_is_the_user(self, person: str, desk: Desk) -> None:
+        lines = ["12/03/2024, 09:14 - Shop: Hi", f"12/03/2024, 09:15 - {person}: Hello"]
+        name = safe_name(f"WhatsApp Chat with {person}.txt")
+        assert await self.said(desk, *lines, name=name) == [("a", "Hi"), ("u", "Hello")]
+
+    @pytest.mark.parametrize("other", ["🌸", "Ann"])
+    async def test_a_name_is_in_that_of_a_file_as_a_word(self, other: str, desk: Desk) -> None:
+        lines = [f"12/03/2024, 09:14 - {other}: Hi", "12/03/2024, 09:15 - Joann: Hello"]
+        assert await self.said(desk, *lines, name="WhatsApp Chat with Joann.txt") == [("a", "Hi"), ("u", "Hello")]
+
+    async def test_people_may_write_the_words_of_a_notice(self, desk: Desk) -> None:
+        lines = [
+            "[12/03/2024, 09:14:00] Shop: \u200eMessages and calls are end-to-end encrypted.",
+            "[12/03/2024, 09:14:00] Messages and calls are end-to-end encrypted. Learn more: here",
+            "[12/03/2024, 09:15:00] Ann: Is this end-to-end encrypted?",
+            '[12/03/2024, 09:16:00] Bob changed the subject from "Trip" to "Trip: 2024"',
+            "[12/03/2024, 09:16:01] Bob änderte den Betreff zu „Reise: 2024“",
+            '[12/03/2024, 09:17:00] Bob "the Builder": Yes',
+        ]
+        assert await self.said(desk, *lines) == [("u", "Is this end-to-end encrypted?"), ("a", "Yes")]
+
+    @pytest.mark.parametrize(
+        "placeholder",
+        [
+            *("<Media omitted>", "<Media tidak disertakan>", "<Medya dahil edilmedi>", "<Без медиафайлов>"),
+            *("\u200eIMG-1.jpg (file attached)", "IMG-1.jpg (file attached)", "IMG-1.jpg (файл добавлен)"),
+        ],
+    )
+    async def test_a_caption_stays_and_its_placeholder_does_not(self, placeholder: str, desk: Desk) -> None:
+        lines = [f"12/03/2024, 09:14 - Ann: {placeholder}", "12/03/2024, 09:15 - Ann: It leaks"]
+        assert await self.said(desk, *lines) == [("u", "It leaks")]
+        lines[1] = "It leaks\nhere"
+        assert await self.said(desk, *lines) == [("u", "It leaks\nhere")]
+
+    async def test_a_line_with_a_date_that_does_not_exist_can_be_left_out(self, desk: Desk) -> None:
+        lines = ["12/03/2024, 09:14 - Ann: My log:", "99/99/2024, 09:15 - pump: failed", "31/02/2024, 09:15 - Ann: No"]
+        (desk.folder / "chat.txt").write_text("\n".join(lines), encoding="utf-8")
+        done = await imported(desk, desk.folder / "chat.txt", skip_invalid=True)
+        assert [one.line for one in done.skipped] == [2, 3]
+        [chat] = await desk.payloads(done)
+        assert texts(chat) == ["My log:"]
 
 
 def changed(name: str, old: str, new: str) -> bytes:
@@ -369,7 +429,8 @@ MALFORMED: dict[str, tuple[str, bytes, str]] = {
     "a date that does not exist": (
         "chat.txt",
         b"12/03/2024, 09:14 - Ann: Hi\n31/02/2024, 09:15 - Ann: Hello\n",
-        "line 2: has a time that does not exist in the order of this file's dates (day first): '31/02/2024",
+        "line 2: has a time that does not exist in the order of this file's dates (day first): '31/02/2024, 09:15 - Ann: "
+        "Hello'; a line that begins with a blank continues a message",
     ),
     "a NUL in text": ("chat.txt", b"Agent: hi\nCustomer: a\0b\n", "line 2: has a NUL character: remove it"),
     "a byte that is not UTF-8": (
