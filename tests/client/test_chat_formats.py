@@ -1,6 +1,7 @@
 """Exports of other products are imported as they are, on a real PostgreSQL; errors name file and place."""
 
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -75,7 +76,7 @@ SESSIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "dialogflow-cx.json": [("dfMessenger-77", "dfMessenger-77", "agent", "ubub")],
     "dialogflow-bigquery.jsonl": [("s-2", "s-2", "selfService", "ubub"), ("s-1", "s-1", "dropOff", "b")],
     "dialogflow-logging.json": [("es-9", "es-9", "selfService", "ub"), ("cx-3", "cx-3", "selfService", "ub")],
-    "rasa-tracker.json": [("bd3a1f", "bd3a1f", "selfService", "ubub"), ("bd3a1f-2", "bd3a1f", "agent", "u")],
+    "rasa-tracker.json": [("bd3a1f", "bd3a1f", "selfService", "ubub"), ("bd3a1f~2", "bd3a1f", "agent", "u")],
     "rasa-events.jsonl": [
         ("s-1", "s-1", "selfService", "ub"),
         ("s-2", "s-2", "dropOff", "u"),
@@ -167,6 +168,33 @@ class TestExports:
     async def test_dialogflow_decodes_the_text_of_a_log_entry(self, desk: Desk) -> None:
         spanish, _ = await read(desk, "dialogflow-logging.json")
         assert texts(spanish) == ['¿dónde está mi "pedido"?', "Llega el lunes."]
+
+    @pytest.mark.parametrize(
+        ("requester", "chat", "roles"),
+        [
+            ({}, "(10:02:10) *** Lena joined the chat ***\n(10:02:11) Lena: Hi\n(10:02:12) Jo: Hello", "au"),
+            ({}, "(10:02:11) Lena: Hi\n(10:02:12) Jo: Hello\n(10:02:13) *** Lena joined the chat ***", "au"),
+            ({"name": "Jo"}, "(10:02:11) Lena: Hi\n(10:02:12) Jo: Hello", "au"),
+            ({"name": "Jo Doe"}, "(10:02:11) Jo: Hi\n(10:02:12) Lena: Hello", "ua"),
+        ],
+    )
+    async def test_the_visitor_of_a_chat_may_write_after_the_agent(
+        self, requester: dict[str, str], chat: str, roles: str, desk: Desk
+    ) -> None:
+        path = desk.folder / "tickets.json"
+        ticket = {"id": 1, "requester": {"id": 2, **requester}, "comments": [{"author_id": 2, "body": chat}]}
+        path.write_text(json.dumps({"tickets": [ticket]}), encoding="utf-8")
+        [found] = await read(desk, path)
+        assert shown(found)[3] == roles
+
+    async def test_no_sender_of_rasa_has_the_session_of_another(self, desk: Desk) -> None:
+        path = desk.folder / "events.jsonl"
+        kinds = ("user", "restart", "user")
+        senders = ("u", "u-2", "u~2", "u~2~1")
+        events = [{"sender_id": sender, "event": kind, "text": "Hi"} for sender in senders for kind in kinds]
+        path.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
+        ids = [one["session_id"] for one in await read(desk, path)]
+        assert ids == ["u", "u~2", "u-2", "u-2~2", "u~2~1", "u~2~2", "u~2~1~1", "u~2~1~2"]
 
     async def test_the_buttons_of_a_bot_are_its_text(self, desk: Desk) -> None:
         first, _ = await read(desk, "rasa-tracker.json")
@@ -429,8 +457,8 @@ MALFORMED: dict[str, tuple[str, bytes, str]] = {
     "a date that does not exist": (
         "chat.txt",
         b"12/03/2024, 09:14 - Ann: Hi\n31/02/2024, 09:15 - Ann: Hello\n",
-        "line 2: has a time that does not exist in the order of this file's dates (day first): '31/02/2024, 09:15 - Ann: "
-        "Hello'; a line that begins with a blank continues a message",
+        "line 2: has a time that does not exist in the order of this file's dates (day first): "
+        "'31/02/2024, 09:15 - Ann: Hello'; a line that begins with a blank continues a message",
     ),
     "a NUL in text": ("chat.txt", b"Agent: hi\nCustomer: a\0b\n", "line 2: has a NUL character: remove it"),
     "a byte that is not UTF-8": (
@@ -528,6 +556,45 @@ class TestContainers:
             for line in (1, 2, 3)
         }
 
+    async def test_an_unpacked_chat_of_whatsapp_has_the_name_of_its_folder(self, desk: Desk) -> None:
+        chat = (EXPORTS / "whatsapp-ios.txt").read_bytes()
+        names = ("St. Mary", "Fixit Service")
+        path = self.archive(desk, **{f"a/WhatsApp Chat - {name}/_chat.txt": chat for name in names})
+        found = [shown(one)[::3] for one in await read(desk, path)]
+        assert found == [("WhatsApp Chat - Fixit Service-1", "aua"), ("WhatsApp Chat - St. Mary-1", "uau")]
+
+    async def test_files_of_one_name_in_two_folders_are_two_conversations_of_twilio(self, desk: Desk) -> None:
+        message = b'[{"index": 0, "author": "+4930123456", "body": "Hi"}]'
+        path = self.archive(desk, **{f"{'long' * 20}/{month}/messages.json": message for month in ("05", "06")})
+        found = [one["session_id"] for one in await read(desk, path)]
+        assert found == [f"{'long' * 20}/{month}/messages" for month in ("05", "06")]
+
+    async def test_a_file_whose_name_is_a_date_may_have_any_format(self, desk: Desk) -> None:
+        twilio, zendesk = (EXPORTS / name for name in ("twilio.json", "zendesk.ndjson"))
+        files = {"day/2024-03-11.json": twilio.read_bytes(), "tickets.ndjson": zendesk.read_bytes()}
+        found = [shown(one) for one in await read(desk, self.archive(desk, **files))]
+        assert found == SESSIONS["zendesk.ndjson"] + SESSIONS["twilio.json"]
+
+    async def test_other_files_beside_an_export_of_slack_are_read(self, desk: Desk) -> None:
+        source = EXPORTS / "slack"
+        files = {f"slack/{file.relative_to(source)}": file.read_bytes() for file in source.rglob("*.json")}
+        files |= {"slack/quiet/2024-03-11.json": b"[]", "slack/quiet/canvas.json": b"{}"}
+        files |= {"tickets/2024.ndjson": (EXPORTS / "zendesk.ndjson").read_bytes()}
+        found = [shown(one) for one in await read(desk, self.archive(desk, **files))]
+        assert sorted(found) == sorted(SESSIONS["slack"] + SESSIONS["zendesk.ndjson"])
+
+    async def test_the_name_of_a_folder_need_not_be_utf_8(self, desk: Desk) -> None:
+        folder = desk.folder / os.fsdecode(b"export-\xe9")
+        folder.mkdir()
+        wrong = folder / os.fsdecode(b"\xe9.json")
+        wrong.write_text("{")
+        assert str(await refused(desk, folder)).startswith("export-\\udce9/\\udce9.json: line 1")
+        wrong.unlink()
+        for channel in (b"caf\xe9", b"caf\xe8"):
+            shutil.copytree(EXPORTS / "slack" / "general", folder / os.fsdecode(channel))
+        found = [one["session_id"] for one in await read(desk, folder)]
+        assert found == ["caf\\udce8-1710500000.000100", "caf\\udce9-1710500000.000100"]
+
     @pytest.mark.parametrize(
         "name", ["../../evil.json", "/etc/evil.json", "a/../../evil.json", "C:\\evil.json", "..\\evil.json"]
     )
@@ -560,7 +627,10 @@ class TestContainers:
             ({"xl/workbook.xml": b"<a/>"}, "export.zip: is a workbook of Excel: save it as CSV"),
             ({"photo.jpg": b"\xff\xd8"}, "cannot be read: it has no file of chat sessions"),
             ({"users.json": b"{}", "a/2024-01-01.json": b"[]"}, "export.zip/users.json: must be a list of people"),
-            ({"a/2024-01-01.json": b"[1]"}, "export.zip/a/2024-01-01.json: line 1: 0: must be an object"),
+            (
+                {"users.json": b"[]", "a/2024-01-01.json": b"[1]"},
+                "export.zip/a/2024-01-01.json: line 1: 0: must be an object",
+            ),
         ],
     )
     async def test_an_archive_without_chats_is_refused(self, files: dict[str, bytes], message: str, desk: Desk) -> None:

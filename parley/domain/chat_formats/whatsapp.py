@@ -28,7 +28,7 @@ HEADER = re.compile(rf"^[{MARKS}]*(?:\[{DATE}{TIME}\]{BLANK}?|{DATE}{TIME}(?:{BL
 AFTERNOON = frozenset(("p", "中", "下", "晚", "後", "후", "م"))
 NAMED = re.compile(r"^([^:\n]{1,100}?) ?:(?: (.*)|)$")
 # A notice may quote names, which have colons: `Ann changed the subject to "Trip: 2024"`.
-QUOTATION_MARK = re.compile("[\"„“”«»]")
+QUOTATION_MARK = re.compile('["„“”«»]')
 # Beyond U+200E, which marks what WhatsApp itself wrote: its placeholders on Android, in the usual languages.
 ATTACHED = (
     *("file attached", "Datei angehängt", "archivo adjunto", "fichier joint", "arquivo anexado", "file allegato"),
@@ -160,9 +160,7 @@ def _timed(messages: Iterable[_Line]) -> Iterator[tuple[datetime, _Line]]:
     return ((one.time, one) for one in messages)
 
 
-def _messages(
-    lines: Iterable[tuple[int, str]], order: Order, wrong: list[tuple[int, InvalidInput]]
-) -> Iterator[_Line]:
+def _messages(lines: Iterable[tuple[int, str]], order: Order, wrong: list[tuple[int, InvalidInput]]) -> Iterator[_Line]:
     """The messages that people wrote: without notices, placeholders of media, and deleted ones.
 
     Those with a date that does not exist are added to `wrong`.
