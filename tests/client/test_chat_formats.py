@@ -196,6 +196,88 @@ class TestExports:
         ids = [one["session_id"] for one in await read(desk, path)]
         assert ids == ["u", "u~2", "u-2", "u-2~2", "u~2~1", "u~2~2", "u~2~1~1", "u~2~1~2"]
 
+    @pytest.mark.parametrize(
+        ("result", "said", "containment"),
+        [
+            ({"responseMessages": [{"telephonyTransferCall": {"phoneNumber": "+1"}}]}, [], "agent"),
+            ({"responseMessages": [{"outputAudioText": {"text": "Nine."}}]}, ["Nine."], "selfService"),
+            (
+                {"responseMessages": [{"outputAudioText": {"ssml": "<speak>It is <b>9</b></speak>"}}]},
+                ["It is 9"],
+                "selfService",
+            ),
+            (
+                {"responseMessages": [{"outputAudioText": {"text": "nine"}}, {"text": {"text": ["9"]}}]},
+                ["9"],
+                "selfService",
+            ),
+            (
+                {
+                    "fulfillmentMessages": [
+                        {"platform": "TELEGRAM", "text": {"text": ["Hi on Telegram"]}},
+                        {"platform": "PLATFORM_UNSPECIFIED", "text": {"text": ["Hi"]}},
+                        {"text": {"text": ["there"]}},
+                    ]
+                },
+                ["Hi\nthere"],
+                "selfService",
+            ),
+            (
+                {
+                    "fulfillmentMessages": [
+                        {"platform": "TELEGRAM", "text": {"text": ["Hi on Telegram"]}},
+                        {"platform": "SLACK", "text": {"text": ["Hi on Slack"]}},
+                        {"text": {"text": [""]}},
+                    ]
+                },
+                ["Hi on Telegram"],
+                "selfService",
+            ),
+        ],
+    )
+    async def test_dialogflow_has_one_form_of_a_reply(
+        self, result: dict[str, Any], said: list[str], containment: str, desk: Desk
+    ) -> None:
+        path = desk.folder / "log.json"
+        labels = {"session_id": "s"}
+        entries = [
+            {"labels": labels, "jsonPayload": {"queryInput": {"text": {"text": "hours?"}}}},
+            {"labels": labels, "jsonPayload": 5},
+            {"labels": labels, "jsonPayload": {"queryResult": {"queryText": "hours?", **result}}},
+        ]
+        path.write_text(json.dumps({"entries": entries}), encoding="utf-8")
+        [session] = await read(desk, path)
+        assert texts(session) == ["hours?", *said]
+        assert session["containment"] == containment
+
+    async def test_a_log_that_begins_with_a_number_is_not_of_dialogflow(self, desk: Desk) -> None:
+        path = desk.folder / "log.jsonl"
+        path.write_text('{"jsonPayload": 5}\n', encoding="utf-8")
+        assert str(await refused(desk, path)).startswith("log.jsonl: line 1: ")
+
+    @pytest.mark.parametrize(
+        ("state", "containment"),
+        [
+            *(("escalated", "agent"), ("procedure_handoff", "agent"), ("routed_to_team", "agent")),
+            *(("negative_feedback", "dropOff"), ("abandoned", "dropOff"), ("confirmed_resolution", "selfService")),
+        ],
+    )
+    async def test_intercom_says_how_its_agent_ended(self, state: str, containment: str, desk: Desk) -> None:
+        conversation = {
+            "id": "1",
+            "source": {"delivered_as": "automated", "body": "Any questions?", "author": {"type": "admin", "id": "9"}},
+            "ai_agent": {"resolution_state": state},
+            "conversation_parts": [
+                {"body": "My card is 4111", "redacted": True, "author": {"type": "user"}},
+                {"body": "Yes", "author": {"type": "user"}},
+            ],
+        }
+        path = desk.folder / "conversation.json"
+        path.write_text(json.dumps(conversation), encoding="utf-8")
+        [session] = await read(desk, path)
+        assert shown(session) == ("1", "1", containment, "bu")
+        assert texts(session) == ["Any questions?", "Yes"]
+
     async def test_the_buttons_of_a_bot_are_its_text(self, desk: Desk) -> None:
         first, _ = await read(desk, "rasa-tracker.json")
         assert texts(first)[1] == "Tonight | Tomorrow"
