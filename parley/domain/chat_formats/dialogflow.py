@@ -140,7 +140,7 @@ def _answers(result: Part) -> list[str]:
         platform = message.text("platform").removeprefix("PLATFORM_UNSPECIFIED")
         found.setdefault(platform, []).extend(text for text in message.inner("text").texts("text") if text.strip())
     spoken = [text for message in _messages(result) if (text := _spoken(message))]
-    return next(filter(None, (*found.values(), spoken)), [])
+    return next((texts for texts in found.values() if texts), spoken)
 
 
 def _spoken(message: Part) -> str:
