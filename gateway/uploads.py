@@ -3,6 +3,7 @@
 import asyncio
 import re
 import shutil
+import unicodedata
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -23,7 +24,8 @@ MULTIPART = "multipart/form-data"
 MOST_PARTS = 4
 # Of a part that is not a file.
 PART_BYTES = 6_000_000
-NAME_CHARACTERS = 100
+# Of a file name, which file systems limit to 255.
+NAME_BYTES = 200
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -125,7 +127,10 @@ async def _import_file(settings: Settings, workspace_id: str, path: Path, how: R
 
 
 def safe_name(given: str) -> str:
-    """A file name that is only a name: no directory, no characters with a meaning, not empty, not hidden."""
-    last = PureWindowsPath(PurePosixPath(given).name).name
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", last)[-NAME_CHARACTERS:].lstrip("._-")
+    """A file name that is only a name: no directory, no characters with a meaning, not empty, not hidden.
+
+    Letters of all languages stay: some formats have the name of a person in that of their file.
+    """
+    last = unicodedata.normalize("NFC", PureWindowsPath(PurePosixPath(given).name).name)
+    plain = re.sub(r"[^\w.-]+", "_", last).encode()[-NAME_BYTES:].decode(errors="ignore").lstrip("._-")
     return plain or "upload.jsonl"

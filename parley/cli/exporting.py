@@ -1,6 +1,7 @@
 """Files for other tools: a labelling run's sessions, a report's lines."""
 
 import csv
+import re
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -16,6 +17,7 @@ from parley.domain.reports import Spend
 
 # A spreadsheet reads a cell that begins like this as a formula; a leading quote makes it text.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+NUMBER = re.compile(r"-\d+(?:\.\d+)?(?:[Ee][+-]?\d+)?")
 
 
 async def write_sessions(sessions: AsyncIterator[ExportedSession], path: Path) -> int:
@@ -118,7 +120,8 @@ WRITERS: dict[str, Callable[[Path], AbstractContextManager[Write]]] = {
 
 
 def _cell(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    is_formula = isinstance(value, str) and value.startswith(FORMULA) and not NUMBER.fullmatch(value)
+    return f"'{value}" if is_formula else value
 
 
 def write_csv(found: Any, to: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
@@ -460,7 +460,21 @@ async def continued(backend: Backend, job: AutoAnalyzeInput, job_id: str | None)
 
 async def estimate_run(backend: Backend, job: AutoAnalyzeInput, work: Workload) -> RunEstimate | None:
     """What a run will probably take with its own model, or else with the cheapest that the settings name."""
-    settings = backend.settings
+
+    async def seconds(provider: Provider, model: str) -> float | None:
+        async with backend.database.reads() as tx:
+            return await usage.seconds_per_token(tx, job.workspace_id, provider, model)
+
+    return await cheapest_estimate(backend.settings, job, work, seconds)
+
+
+async def cheapest_estimate(
+    settings: Settings,
+    job: AutoAnalyzeInput,
+    work: Workload,
+    seconds_per_token: Callable[[Provider, str], Awaitable[float | None]],
+) -> RunEstimate | None:
+    """As `estimate_run`. `seconds_per_token`: of the replies of a model; None where there are none."""
     named = {provider: settings.model_of(provider) for provider in CHAT_PROVIDERS}
     if job.provider is not None:
         named = {job.provider: job.model or settings.model_of(job.provider)}
@@ -471,9 +485,7 @@ async def estimate_run(backend: Backend, job: AutoAnalyzeInput, work: Workload) 
         with suppress(UnpricedModel):
             configured = ConfiguredRates.of(settings)
             rates, in_batches = rates_for(provider, model, configured), rates_for(provider, model, configured, 0, BATCH)
-            async with backend.database.reads() as tx:
-                seconds = await usage.seconds_per_token(tx, job.workspace_id, provider, model)
-            speed = Speed(settings.requests_per_second(provider), seconds)
+            speed = Speed(settings.requests_per_second(provider), await seconds_per_token(provider, model))
             # A million sessions take seconds.
             estimates.append(await asyncio.to_thread(estimate, work, job, provider, model, rates, speed, in_batches))
     return min(estimates, key=lambda one: one.estimated_usd, default=None)

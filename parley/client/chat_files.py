@@ -9,9 +9,9 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import TextIOWrapper
 from pathlib import Path, PurePosixPath
 from typing import IO, TextIO
@@ -60,11 +60,13 @@ class ChatFile:
         name: where it is, for errors: its own name, or also that of the archive.
         title: its name, or that of the archive if its own says nothing.
         open_bytes: opens it; the same content each time.
+        is_slack_day: whether it is a day of a Slack export.
     """
 
     name: str
     title: str
     open_bytes: Callable[[], IO[bytes]]
+    is_slack_day: bool = False
 
     def open(self, newline: str | None = None) -> TextIO:
         """Open it as text. `newline`: as `open` has it.
@@ -122,7 +124,6 @@ class ChatFiles:
     people: People
     digest: str
     is_single: bool
-    is_slack: bool = False
 
 
 @contextmanager
@@ -148,15 +149,24 @@ def _found(path: Path, stack: ExitStack, format: ChatFormat | None) -> ChatFiles
     elif _is_archive(path):
         files, digest = _in_archive(path, stack.enter_context(zipfile.ZipFile(path))), _digest(path)
     else:
-        return ChatFiles(
-            (ChatFile(path.name, path.name, lambda: path.open("rb")),), People(), _digest(path), is_single=True
-        )
-    if format == "slack" or (format is None and any(DAY.search(file.name) for file in files)):
-        listed = next((file for file in files if PurePosixPath(file.name).name in PEOPLE), None)
-        people = _people(listed) if listed else People()
-        days = [file for file in files if DAY.search(file.name)]
-        return ChatFiles(_some(days, path), people, digest, is_single=False, is_slack=True)
-    return ChatFiles(_some(files, path), People(), digest, is_single=False)
+        file = ChatFile(_printable(path.name), _storable(path.name), lambda: path.open("rb"))
+        return ChatFiles((file,), People(), _digest(path), is_single=True)
+    listed = next((file for file in files if PurePosixPath(file.name).name in PEOPLE), None)
+    days = {file.name for file in files if DAY.search(file.name)}
+    if format == "slack":
+        read = [file for file in files if file.name in days]
+    elif format is None and listed and days:
+        read = [file for file in files if file.name in days or not _is_slacks(file, listed, days)]
+    else:
+        return ChatFiles(_some(files, path), People(), digest, is_single=False)
+    read = [replace(file, is_slack_day=file.name in days) for file in read]
+    return ChatFiles(_some(read, path), _people(listed) if listed else People(), digest, is_single=False)
+
+
+def _is_slacks(file: ChatFile, listed: ChatFile, days: Collection[str]) -> bool:
+    """Whether a file without messages is of an export of Slack: it is beside the list of people, or beside a day."""
+    place = PurePosixPath(file.name)
+    return place.suffix == ".json" and place.parent in {PurePosixPath(name).parent for name in (listed.name, *days)}
 
 
 def _is_archive(path: Path) -> bool:
@@ -190,7 +200,18 @@ def _in_folder(path: Path) -> tuple[list[ChatFile], str]:
 
 def _of_folder(folder: Path, file: Path) -> ChatFile:
     name = file.relative_to(folder).as_posix()
-    return ChatFile(f"{folder.name}/{name}", _title(name, folder.name), lambda: file.open("rb"))
+    title = _title(_storable(name), _storable(folder.name))
+    return ChatFile(_printable(f"{folder.name}/{name}"), title, lambda: file.open("rb"))
+
+
+def _storable(name: str) -> str:
+    """The name of a file, which may be bytes that are not UTF-8."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _printable(name: str) -> str:
+    """The whole name of a file, for errors."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in name)
 
 
 def _in_archive(path: Path, archive: zipfile.ZipFile) -> list[ChatFile]:
@@ -211,8 +232,8 @@ def _in_archive(path: Path, archive: zipfile.ZipFile) -> list[ChatFile]:
 
 
 def _of_archive(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> ChatFile:
-    name = shown(entry.filename)
-    return ChatFile(f"{path.name}/{name}", _title(name, path.name), lambda: archive.open(entry))
+    title = _title(_storable(entry.filename), _storable(path.name))
+    return ChatFile(_printable(f"{path.name}/{entry.filename}"), title, lambda: archive.open(entry))
 
 
 def _check(entry: zipfile.ZipInfo, path: Path) -> None:
@@ -233,8 +254,11 @@ def _is_chat_file(name: str) -> bool:
 
 
 def _title(name: str, container: str) -> str:
-    """A name that says whose chat it is: WhatsApp's archives name the archive, not its file."""
-    return container if PurePosixPath(name).name == "_chat.txt" else name
+    """A name that says whose chat it is: WhatsApp names the archive, or the folder it is unpacked to, not the file."""
+    place = PurePosixPath(name)
+    if place.name != "_chat.txt":
+        return name
+    return f"{place.parent.name}.txt" if place.parent.name else container
 
 
 def _people(file: ChatFile) -> People:
@@ -254,8 +278,9 @@ def detected(file: ChatFile) -> tuple[ChatFormat, bool]:
         return "csv", False
     _check_text(file)
     start = _first_lines(file)
-    if any(whatsapp.begins(line) for line in start):
-        return "whatsapp", False
+    if dated := [line for line in start if whatsapp.begins(line)]:
+        # Chats of WhatsApp begin with a notice, and have names; a transcript with dates has labels only.
+        return ("transcript" if all(map(transcript.is_known, dated)) else "whatsapp"), False
     if not start or _is_json(start[0]):
         return _json_format(file)
     if any("session_id" in line and any(mark in line for mark in ",;\t") for line in start[:2]):

@@ -120,19 +120,18 @@ class _Walk:
     def __init__(self, files: ChatFiles, reading: Reading, groups: Groups) -> None:
         self._files, self._reading, self._groups = files.files, reading, groups
         self._terms = reading.terms(files.people)
-        self._only = "slack" if files.is_slack else None
 
     def sessions(self, number: int, file: ChatFile) -> Iterator[Found]:
         """The sessions of a file that are in one piece."""
-        name, is_document_ = ("slack", True) if self._only else self._reading.format_of(file)
+        name, is_document_ = ("slack", True) if file.is_slack_day else self._reading.format_of(file)
         if name == "csv":
             yield from _own(file, _csv_lines(file))
         elif name == "jsonl":
             yield from _own(file, _documents(file) if is_document_ else _json_lines(file))
         elif name == "whatsapp":
             survey = whatsapp.Survey(file.lines())
-            drafts = whatsapp.read(file.lines(), survey, self._terms, name=file.title)
-            yield from (Found(file.name, line, partial(_same, draft)) for line, draft in drafts)
+            written = whatsapp.read(file.lines(), survey, self._terms, name=file.title)
+            yield from (Found(file.name, line, read) for line, read in written)
         elif name == "transcript":
             found = transcript.read(file.lines(), transcript.Survey(file.lines()), self._terms, name=file.title)
             yield from (Found(file.name, line, read) for line, read in found)

@@ -37,7 +37,7 @@ from parley.client.generate import (
 )
 from parley.client.generation import GenerationHandle, start_generation
 from parley.client.housekeeping import Housekeeping, check_health
-from parley.client.importing import Imported, ReadingOptions, import_chats
+from parley.client.importing import Imported, ReadingOptions, import_chats, no_progress
 from parley.client.knowledge import Knowledge
 from parley.client.listing import JobPage, JobSummary, describe_job, job_page, list_jobs
 from parley.client.memory import UserMemory
@@ -425,7 +425,7 @@ class Client:
         roles: Mapping[str, ChatRole] | None = None,
         session_gap_hours: float = DEFAULT_SESSION_GAP_HOURS,
         skip_invalid: bool = False,
-        on_progress: Callable[[int], None] = lambda _: None,
+        on_progress: Callable[[int], None] = no_progress,
     ) -> Imported:
         """Import chat sessions from a file, a zip archive or a folder: all of it, or nothing.
 

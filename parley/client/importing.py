@@ -58,6 +58,10 @@ class Imported(Model):
     known: bool = False
 
 
+def no_progress(_: int) -> None:
+    """For an import whose progress is not shown."""
+
+
 async def import_chats(
     database: Database,
     workspace_id: str,
@@ -67,7 +71,7 @@ async def import_chats(
     roles: Mapping[str, ChatRole] | None = None,
     session_gap_hours: float = DEFAULT_SESSION_GAP_HOURS,
     skip_invalid: bool = False,
-    on_progress: Callable[[int], None] = lambda _: None,
+    on_progress: Callable[[int], None] = no_progress,
 ) -> Imported:
     """Store a file of chat sessions as a dataset, in one transaction. `Client.import_chats` documents the arguments.
 
@@ -131,6 +135,24 @@ async def read_facts(path: Path, **how: Unpack[ReadingOptions]) -> list[SessionF
         if not facts:
             raise checks.empty(path)
     return facts
+
+
+async def read_chats(path: Path, **how: Unpack[ReadingOptions]) -> tuple[Imported, list[ChatSession]]:
+    """The dataset that an import of a file makes, with its sessions. Nothing is stored.
+
+    Raises:
+        InvalidInput: the file cannot be read, or a line is not valid; the error names file, line and field.
+    """
+    form, skip_invalid = how.get("format"), how.get("skip_invalid", False)
+    reading = Reading(form, how.get("roles") or {}, how.get("session_gap_hours", DEFAULT_SESSION_GAP_HOURS))
+    with opened_files(path, format=form) as files:
+        checks = _Checks(files, reading, skip_invalid=skip_invalid)
+        dataset_id = _dataset_id(files, reading, skip_invalid=skip_invalid)
+        sessions = list(checks.sessions())
+        if not sessions:
+            raise checks.empty(path)
+    tokens, skipped = sum(map(_tokens, sessions)), tuple(checks.skipped)
+    return Imported(dataset_id=dataset_id, sessions=len(sessions), tokens=tokens, skipped=skipped), sessions
 
 
 def _facts(position: int, session: ChatSession) -> SessionFacts:

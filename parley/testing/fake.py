@@ -1,9 +1,11 @@
 """`FakeClient`: Parley's jobs in memory, with the answers that a unit test scripts."""
 
+import asyncio
 import json
 from collections import deque
-from collections.abc import Iterable
-from typing import Any, TypeVar, Unpack
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, Unpack, cast
 from uuid import uuid4
 
 from parley.client.auto_analyze import (
@@ -11,10 +13,14 @@ from parley.client.auto_analyze import (
     AutoAnalyzeOptions,
     AutoAnalyzeReport,
     auto_analyze_input,
+    cheapest_estimate,
 )
+from parley.client.backend import Backend
 from parley.client.conversation import ConversationHandle
 from parley.client.generate import GenerateOptions, Messages, generate_input
+from parley.client.importing import Imported, ReadingOptions, no_progress, read_chats, read_facts
 from parley.client.jobs import JobHandle, ProgressT, ReportT
+from parley.client.label_maps import LabelMaps
 from parley.client.reading import check_conversation_id
 from parley.client.session_analysis import (
     NOTHING_GIVEN,
@@ -25,15 +31,27 @@ from parley.client.session_analysis import (
     given_session,
 )
 from parley.client.streaming import GenerateStream, OnDisconnect
-from parley.domain.auto_analyze.contract import AutoAnalyzeInput, AutoAnalyzeProgress, Phase, Statistics
+from parley.domain.auto_analyze.contract import (
+    AutoAnalyzeInput,
+    AutoAnalyzeProgress,
+    ExportedSession,
+    Phase,
+    RunControls,
+    Statistics,
+)
+from parley.domain.auto_analyze.estimate import RunEstimate, even_workload, workload_of
+from parley.domain.chat import ChatSession
+from parley.domain.chat_formats import ChatFormat, ChatRole
+from parley.domain.chat_formats.drafts import DEFAULT_SESSION_GAP_HOURS
 from parley.domain.coaching.rubric import DEFAULT_RUBRIC, Rubric, built_in, check_rubric
 from parley.domain.coaching.rule_based import rule_based
 from parley.domain.costs import Costs
-from parley.domain.errors import IdempotencyConflict, InvalidInput
+from parley.domain.errors import IdempotencyConflict, InvalidInput, NotFound
 from parley.domain.generate.contract import DEFAULT_ACTION, GenerateInput, GenerateResult, Meta, workflow_id
 from parley.domain.generate.replies import parsed
 from parley.domain.habits import habits
 from parley.domain.hearing import Transcript
+from parley.domain.model import Model
 from parley.domain.requests import Provider
 from parley.domain.session import Session
 from parley.domain.session_analysis import (
@@ -75,6 +93,7 @@ class FakeClient:
         answers: Iterable[str | dict[str, Any] | GenerateResult | Exception] = (),
         analyses: Iterable[AnalysisReport | Exception] = (),
         labellings: Iterable[AutoAnalyzeReport | Exception] = (),
+        exports: Iterable[Sequence[ExportedSession]] = (),
     ) -> None:
         """Script what the jobs return, each list in the order of the requests.
 
@@ -83,12 +102,17 @@ class FakeClient:
             answers: a text, a value that follows the response schema, a whole result such as a refusal, or an error.
             analyses: a report or an error of `result()`. When none is left: the rule-based analysis of the session.
             labellings: a report or an error of `result()`. When none is left: a run that found no label.
+            exports: the `labelled_sessions` of each labelling run. When none is left: those of its dataset, without
+                labels.
         """
         self.workspace_id = workspace_id
         self.requests: list[GenerateInput] = []
         self.sessions: list[Session] = []
         self.runs: list[AutoAnalyzeInput] = []
         self._answers, self._analyses, self._labellings = deque(answers), deque(analyses), deque(labellings)
+        self._exports = deque(exports)
+        self._datasets: dict[str, list[ChatSession]] = {}
+        self._exported: dict[str, Sequence[ExportedSession]] = {}
         self.memory = FakeMemory()
         self.phone, self.knowledge = FakePhone(workspace_id), FakeKnowledge()
         self._conversations = FakeConversations(workspace_id, self._answer, self.memory)
@@ -225,14 +249,100 @@ class FakeClient:
         self.runs.append(job)
         job_id = "/".join(filter(None, ("auto-analyze", self.workspace_id, dataset_id[:12], run_name)))
         outcome = self._labellings.popleft() if self._labellings else _no_labels(dataset_id, job_id)
-        return FakeAutoAnalyzeHandle(job_id, outcome)
+        handle = FakeAutoAnalyzeHandle(job_id, outcome)
+        unlabelled = [_unlabelled(session) for session in self._datasets.get(dataset_id, ())]
+        exported = self._exports.popleft() if self._exports else unlabelled
+        self._exported |= dict.fromkeys((job_id, handle.job_key), exported)
+        return handle
+
+    async def import_chats(
+        self,
+        path: str | Path,
+        *,
+        format: ChatFormat | None = None,
+        roles: Mapping[str, ChatRole] | None = None,
+        session_gap_hours: float = DEFAULT_SESSION_GAP_HOURS,
+        skip_invalid: bool = False,
+        on_progress: Callable[[int], None] = no_progress,
+    ) -> Imported:
+        """Read chat sessions as `Client` does, and keep them in memory.
+
+        Raises:
+            InvalidInput: a line is not valid; the error names file, line and field.
+        """
+        found, sessions = await read_chats(
+            Path(path), format=format, roles=roles, session_gap_hours=session_gap_hours, skip_invalid=skip_invalid
+        )
+        on_progress(len(sessions))
+        known = found.dataset_id in self._datasets
+        self._datasets[found.dataset_id] = sessions
+        return found.model_copy(update={"known": known})
+
+    def check_auto_analyze_options(self, *, user_id: str, **options: Unpack[AutoAnalyzeOptions]) -> None:
+        """Check the options of `auto_analyze` before there is a dataset.
+
+        Raises:
+            InvalidInput: an option is not valid; the error names the field.
+            UnpricedModel: no price is known for `model`.
+        """
+        auto_analyze_input(Settings(), self.workspace_id, "", user_id=user_id, **options)
+
+    async def estimate_auto_analyze(
+        self,
+        source: Imported | Path,
+        reading: ReadingOptions | None = None,
+        *,
+        user_id: str,
+        **options: Unpack[AutoAnalyzeOptions],
+    ) -> RunEstimate | None:
+        """The estimate of `Client` in a workspace without replies: minutes are None.
+
+        Every session is new, also with `since_analysis`: there are no earlier runs.
+
+        Raises:
+            InvalidInput: an option or a line of the file is not valid; the error names the field.
+            UnpricedModel: no price is known for `model`.
+        """
+        dataset_id = "" if isinstance(source, Path) else source.dataset_id
+        job = auto_analyze_input(Settings(), self.workspace_id, dataset_id, user_id=user_id, **options)
+        labels = options.get("labels")
+        given_labels = len(labels.labels) if labels else 0
+        if isinstance(source, Path):
+            work = workload_of(await read_facts(source, **(reading or {})), job, given_labels)
+        else:
+            sessions = self._datasets.get(dataset_id, [])
+            copies = len(sessions) - len({session.transcript_hash for session in sessions})
+            work = even_workload(source.sessions, source.tokens, copies, job, given_labels)
+        return await cheapest_estimate(Settings(), job, work, _no_replies)
+
+    async def labelled_sessions(self, job_id: str) -> AsyncIterator[ExportedSession]:
+        """The scripted sessions of a labelling run, or else those of its dataset, without labels.
+
+        Raises:
+            NotFound: no such run was started.
+        """
+        if job_id not in self._exported:
+            raise NotFound(f"there is no job {job_id!r} in workspace {self.workspace_id}")
+        for session in self._exported[job_id]:
+            await asyncio.sleep(0)
+            yield session
+
+
+class _NoBackend:
+    """In place of a backend: whatever needs one cannot be tried without servers."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise NotImplementedError(
+            "a FakeClient stores nothing that this needs: test it on the stack, with the fixture parley_client"
+        )
 
 
 class _EndedJob(JobHandle[ProgressT, ReportT]):
     """A scripted job that has ended. `cancelled`: whether `cancel` was called."""
 
     def __init__(self, job_id: str, outcome: ReportT | Exception) -> None:
-        self.id, self.job_key, self._outcome, self.cancelled = job_id, uuid4().hex, outcome, False
+        super().__init__(cast("Backend", _NoBackend()), "", job_id, uuid4().hex)
+        self._outcome, self.cancelled = outcome, False
 
     async def report(self) -> ReportT:
         """The scripted report.
@@ -269,11 +379,35 @@ class FakeAnalysisHandle(_EndedJob[Progress, AnalysisReport], AnalysisHandle):
 
 
 class FakeAutoAnalyzeHandle(_EndedJob[AutoAnalyzeProgress, AutoAnalyzeReport], AutoAnalyzeHandle):
-    """A scripted labelling run that has ended."""
+    """A scripted labelling run that has ended: it cannot be paused or changed. What is read of it is its report."""
+
+    @property
+    def labels(self) -> LabelMaps:
+        """Its labels, which wait for no review. They are not stored: the others of its methods need the stack."""
+        return _EndedLabels(self._backend, self._workspace_id, self.id, self.job_key)
 
     async def progress(self) -> AutoAnalyzeProgress:
         """The last phase."""
         return AutoAnalyzeProgress(phase=Phase.FINISH)
+
+    async def _control(self, update: str, given: Model) -> RunControls:
+        del update, given
+        raise NotFound(f"{self.id} does not run: its results stay stored")
+
+
+class _EndedLabels(LabelMaps):
+    async def is_in_review(self) -> bool:
+        return False
+
+
+async def _no_replies(provider: Provider, model: str) -> float | None:
+    del provider, model
+
+
+def _unlabelled(session: ChatSession) -> ExportedSession:
+    nothing = dict.fromkeys(ExportedSession.model_fields)
+    own = {"session_id": session.session_id, "user_id": session.user_id, "containment": session.containment}
+    return ExportedSession.model_validate({**nothing, **own, "fallback": False, "by_rule": False})
 
 
 def _scripted(script: deque[ScriptedT | Exception]) -> ScriptedT:

@@ -84,6 +84,11 @@ async def test_the_original_label_is_beside_the_canonical_one(name: str, tmp_pat
     assert (row["intent"], row["original_intent"]) == ("billing dispute", "invoice problem")
 
 
+def test_a_negative_amount_of_a_report_is_a_number():
+    values = {"usd": "-0.0500", "small": "-1E-7", "label": "-5+1", "name": "--1"}
+    assert dict(exporting.flat(values)) == {"usd": "-0.0500", "small": "-1E-7", "label": "'-5+1", "name": "'--1"}
+
+
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
 async def test_no_cell_is_a_formula(start: str, tmp_path: Path):
     hostile = f'{start}HYPERLINK("http://x.example","click")'

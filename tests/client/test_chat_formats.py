@@ -1,6 +1,7 @@
 """Exports of other products are imported as they are, on a real PostgreSQL; errors name file and place."""
 
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.uploads import safe_name
 from parley.client import json_records
 from parley.client.chat_files import MAX_LINE_CHARACTERS
 from parley.client.importing import Imported, import_chats
@@ -74,7 +76,7 @@ SESSIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "dialogflow-cx.json": [("dfMessenger-77", "dfMessenger-77", "agent", "ubub")],
     "dialogflow-bigquery.jsonl": [("s-2", "s-2", "selfService", "ubub"), ("s-1", "s-1", "dropOff", "b")],
     "dialogflow-logging.json": [("es-9", "es-9", "selfService", "ub"), ("cx-3", "cx-3", "selfService", "ub")],
-    "rasa-tracker.json": [("bd3a1f", "bd3a1f", "selfService", "ubub"), ("bd3a1f-2", "bd3a1f", "agent", "u")],
+    "rasa-tracker.json": [("bd3a1f", "bd3a1f", "selfService", "ubub"), ("bd3a1f~2", "bd3a1f", "agent", "u")],
     "rasa-events.jsonl": [
         ("s-1", "s-1", "selfService", "ub"),
         ("s-2", "s-2", "dropOff", "u"),
@@ -167,6 +169,115 @@ class TestExports:
         spanish, _ = await read(desk, "dialogflow-logging.json")
         assert texts(spanish) == ['¿dónde está mi "pedido"?', "Llega el lunes."]
 
+    @pytest.mark.parametrize(
+        ("requester", "chat", "roles"),
+        [
+            ({}, "(10:02:10) *** Lena joined the chat ***\n(10:02:11) Lena: Hi\n(10:02:12) Jo: Hello", "au"),
+            ({}, "(10:02:11) Lena: Hi\n(10:02:12) Jo: Hello\n(10:02:13) *** Lena joined the chat ***", "au"),
+            ({"name": "Jo"}, "(10:02:11) Lena: Hi\n(10:02:12) Jo: Hello", "au"),
+            ({"name": "Jo Doe"}, "(10:02:11) Jo: Hi\n(10:02:12) Lena: Hello", "ua"),
+        ],
+    )
+    async def test_the_visitor_of_a_chat_may_write_after_the_agent(
+        self, requester: dict[str, str], chat: str, roles: str, desk: Desk
+    ) -> None:
+        path = desk.folder / "tickets.json"
+        ticket = {"id": 1, "requester": {"id": 2, **requester}, "comments": [{"author_id": 2, "body": chat}]}
+        path.write_text(json.dumps({"tickets": [ticket]}), encoding="utf-8")
+        [found] = await read(desk, path)
+        assert shown(found)[3] == roles
+
+    async def test_no_sender_of_rasa_has_the_session_of_another(self, desk: Desk) -> None:
+        path = desk.folder / "events.jsonl"
+        kinds = ("user", "restart", "user")
+        senders = ("u", "u-2", "u~2", "u~2~1")
+        events = [{"sender_id": sender, "event": kind, "text": "Hi"} for sender in senders for kind in kinds]
+        path.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
+        ids = [one["session_id"] for one in await read(desk, path)]
+        assert ids == ["u", "u~2", "u-2", "u-2~2", "u~2~1", "u~2~2", "u~2~1~1", "u~2~1~2"]
+
+    @pytest.mark.parametrize(
+        ("result", "said", "containment"),
+        [
+            ({"responseMessages": [{"telephonyTransferCall": {"phoneNumber": "+1"}}]}, [], "agent"),
+            ({"responseMessages": [{"outputAudioText": {"text": "Nine."}}]}, ["Nine."], "selfService"),
+            (
+                {"responseMessages": [{"outputAudioText": {"ssml": "<speak>It is <b>9</b></speak>"}}]},
+                ["It is 9"],
+                "selfService",
+            ),
+            (
+                {"responseMessages": [{"outputAudioText": {"text": "nine"}}, {"text": {"text": ["9"]}}]},
+                ["9"],
+                "selfService",
+            ),
+            (
+                {
+                    "fulfillmentMessages": [
+                        {"platform": "TELEGRAM", "text": {"text": ["Hi on Telegram"]}},
+                        {"platform": "PLATFORM_UNSPECIFIED", "text": {"text": ["Hi"]}},
+                        {"text": {"text": ["there"]}},
+                    ]
+                },
+                ["Hi\nthere"],
+                "selfService",
+            ),
+            (
+                {
+                    "fulfillmentMessages": [
+                        {"platform": "TELEGRAM", "text": {"text": ["Hi on Telegram"]}},
+                        {"platform": "SLACK", "text": {"text": ["Hi on Slack"]}},
+                        {"text": {"text": [""]}},
+                    ]
+                },
+                ["Hi on Telegram"],
+                "selfService",
+            ),
+        ],
+    )
+    async def test_dialogflow_has_one_form_of_a_reply(
+        self, result: dict[str, Any], said: list[str], containment: str, desk: Desk
+    ) -> None:
+        path = desk.folder / "log.json"
+        labels = {"session_id": "s"}
+        entries = [
+            {"labels": labels, "jsonPayload": {"queryInput": {"text": {"text": "hours?"}}}},
+            {"labels": labels, "jsonPayload": 5},
+            {"labels": labels, "jsonPayload": {"queryResult": {"queryText": "hours?", **result}}},
+        ]
+        path.write_text(json.dumps({"entries": entries}), encoding="utf-8")
+        [session] = await read(desk, path)
+        assert texts(session) == ["hours?", *said]
+        assert session["containment"] == containment
+
+    async def test_a_log_that_begins_with_a_number_is_not_of_dialogflow(self, desk: Desk) -> None:
+        path = desk.folder / "log.jsonl"
+        path.write_text('{"jsonPayload": 5}\n', encoding="utf-8")
+        assert str(await refused(desk, path)).startswith("log.jsonl: line 1: ")
+
+    @pytest.mark.parametrize(
+        ("state", "containment"),
+        [
+            *(("escalated", "agent"), ("procedure_handoff", "agent"), ("routed_to_team", "agent")),
+            *(("negative_feedback", "dropOff"), ("abandoned", "dropOff"), ("confirmed_resolution", "selfService")),
+        ],
+    )
+    async def test_intercom_says_how_its_agent_ended(self, state: str, containment: str, desk: Desk) -> None:
+        conversation = {
+            "id": "1",
+            "source": {"delivered_as": "automated", "body": "Any questions?", "author": {"type": "admin", "id": "9"}},
+            "ai_agent": {"resolution_state": state},
+            "conversation_parts": [
+                {"body": "My card is 4111", "redacted": True, "author": {"type": "user"}},
+                {"body": "Yes", "author": {"type": "user"}},
+            ],
+        }
+        path = desk.folder / "conversation.json"
+        path.write_text(json.dumps(conversation), encoding="utf-8")
+        [session] = await read(desk, path)
+        assert shown(session) == ("1", "1", containment, "bu")
+        assert texts(session) == ["Any questions?", "Yes"]
+
     async def test_the_buttons_of_a_bot_are_its_text(self, desk: Desk) -> None:
         first, _ = await read(desk, "rasa-tracker.json")
         assert texts(first)[1] == "Tonight | Tomorrow"
@@ -175,6 +286,25 @@ class TestExports:
         path = desk.folder / "calls.txt"
         path.write_text("Customer: hi\nAgent: hello\n\n\nCustomer: bye\nBot: Bye.\n", encoding="utf-8")
         assert [shown(one)[3] for one in await read(desk, path)] == ["ua", "ub"]
+
+    @pytest.mark.parametrize(
+        "time",
+        [
+            *("[2024-03-01 10:02]", "2024-03-01 10:02:11", "2024-03-01T10:02:11.5Z", "[01/03/2024, 10:02]"),
+            *("3/1/24, 10:02 AM -", "(1.3.2024 10:02)", "10:02"),
+        ],
+    )
+    async def test_a_transcript_with_dates_has_the_roles_of_its_labels(self, time: str, desk: Desk) -> None:
+        path = desk.folder / "call.txt"
+        path.write_text(f"{time} Agent 2: hi\n{time} Customer: hello: you\n{time} Bot:\n", encoding="utf-8")
+        [call] = await read(desk, path)
+        assert (shown(call)[3], texts(call)) == ("au", ["hi", "hello: you"])
+
+    async def test_a_chat_of_whatsapp_with_a_name_that_is_a_label_is_not_a_transcript(self, desk: Desk) -> None:
+        path = desk.folder / "chat.txt"
+        path.write_text("[2024-03-01 10:02] Support: hi\n[2024-03-01 10:03] Maria: hello\n", encoding="utf-8")
+        [chat] = await read(desk, path)
+        assert shown(chat) == ("chat-1", "Support", "agent", "ua")
 
     async def test_a_blank_line_after_each_message_separates_nothing(self, desk: Desk) -> None:
         path = desk.folder / "call.txt"
@@ -244,6 +374,14 @@ DATES = [
     ("[13.3.2024 klo 10.15.32] {}", "[14.3.2024 klo 10.15.32] {}", "2024-03-14T10:15:32Z"),
     ("13/3/24, 10:15 a.\u00a0m. - {}", "14/3/24, 10:15 p.\u00a0m. - {}", "2024-03-14T22:15:00Z"),
     ("2024. 3. 13. 오전 10:15, {}", "2024. 3. 14. 오후 10:15, {}", "2024-03-14T22:15:00Z"),
+    *(
+        (f"2024/3/13 {early}10:15 - {{}}", f"2024/3/14 {late}{hour}:15 - {{}}", f"2024-03-14T{time}:15:00Z")
+        for early, late, hour, time in (
+            *(("早上", "晚上", 10, 22), ("清晨", "凌晨", 12, "00"), ("凌晨", "中午", 12, 12)),
+            ("上午", "早上", 8, "08"),
+        )
+    ),
+    ("13/03/2024 à 10:15 - {}", "14/03/2024 à 10:15 - {}", "2024-03-14T10:15:00Z"),
     ("2024년 3월 13일 오전 10:15, {}", "2024년 3월 14일 오후 10:15, {}", "2024-03-14T22:15:00Z"),
     ("[13\u200f/3\u200f/2024، 10:15:32 ص] {}", "[14\u200f/3\u200f/2024، 10:15:32 م] {}", "2024-03-14T22:15:32Z"),
     ("[١٣/٣/٢٠٢٤, ١٠:١٥:٣٢] {}", "[١٤/٣/٢٠٢٤, ١٠:١٥:٣٢] {}", "2024-03-14T10:15:32Z"),
@@ -262,6 +400,57 @@ async def test_dates_of_every_region(first: str, second: str, time: str, desk: D
     found = [message for one in await read(desk, path, session_gap_hours=2000) for message in one["messages"]]
     assert [(one["role"], one["text"]) for one in found] == [("user", "Hi"), ("agent", "Yes: no")]
     assert found[1]["time"] == time
+
+
+class TestWhatsApp:
+    async def said(self, desk: Desk, *lines: str, name: str = "chat.txt", **how: Any) -> list[tuple[str, str]]:
+        path = desk.folder / name
+        path.write_text("\n".join(lines), encoding="utf-8")
+        found = [message for one in await read(desk, path, **how) for message in one["messages"]]
+        return [(one["role"][0], one["text"]) for one in found]
+
+    @pytest.mark.parametrize("person", ["José Núñez", "मीना", "美咲", "Maria 🌸", "Jose\u0301 Núñez"])
+    async def test_the_name_in_the_name_of_an_upload_is_the_user(self, person: str, desk: Desk) -> None:
+        lines = ["12/03/2024, 09:14 - Shop: Hi", f"12/03/2024, 09:15 - {person}: Hello"]
+        name = safe_name(f"WhatsApp Chat with {person}.txt")
+        assert await self.said(desk, *lines, name=name) == [("a", "Hi"), ("u", "Hello")]
+
+    @pytest.mark.parametrize("other", ["🌸", "Ann"])
+    async def test_a_name_is_in_that_of_a_file_as_a_word(self, other: str, desk: Desk) -> None:
+        lines = [f"12/03/2024, 09:14 - {other}: Hi", "12/03/2024, 09:15 - Joann: Hello"]
+        assert await self.said(desk, *lines, name="WhatsApp Chat with Joann.txt") == [("a", "Hi"), ("u", "Hello")]
+
+    async def test_people_may_write_the_words_of_a_notice(self, desk: Desk) -> None:
+        lines = [
+            "[12/03/2024, 09:14:00] Shop: \u200eMessages and calls are end-to-end encrypted.",
+            "[12/03/2024, 09:14:00] Messages and calls are end-to-end encrypted. Learn more: here",
+            "[12/03/2024, 09:15:00] Ann: Is this end-to-end encrypted?",
+            '[12/03/2024, 09:16:00] Bob changed the subject from "Trip" to "Trip: 2024"',
+            "[12/03/2024, 09:16:01] Bob änderte den Betreff zu „Reise: 2024“",
+            '[12/03/2024, 09:17:00] Bob "the Builder": Yes',
+        ]
+        assert await self.said(desk, *lines) == [("u", "Is this end-to-end encrypted?"), ("a", "Yes")]
+
+    @pytest.mark.parametrize(
+        "placeholder",
+        [
+            *("<Media omitted>", "<Media tidak disertakan>", "<Medya dahil edilmedi>", "<Без медиафайлов>"),
+            *("\u200eIMG-1.jpg (file attached)", "IMG-1.jpg (file attached)", "IMG-1.jpg (файл добавлен)"),
+        ],
+    )
+    async def test_a_caption_stays_and_its_placeholder_does_not(self, placeholder: str, desk: Desk) -> None:
+        lines = [f"12/03/2024, 09:14 - Ann: {placeholder}", "12/03/2024, 09:15 - Ann: It leaks"]
+        assert await self.said(desk, *lines) == [("u", "It leaks")]
+        lines[1] = "It leaks\nhere"
+        assert await self.said(desk, *lines) == [("u", "It leaks\nhere")]
+
+    async def test_a_line_with_a_date_that_does_not_exist_can_be_left_out(self, desk: Desk) -> None:
+        lines = ["12/03/2024, 09:14 - Ann: My log:", "99/99/2024, 09:15 - pump: failed", "31/02/2024, 09:15 - Ann: No"]
+        (desk.folder / "chat.txt").write_text("\n".join(lines), encoding="utf-8")
+        done = await imported(desk, desk.folder / "chat.txt", skip_invalid=True)
+        assert [one.line for one in done.skipped] == [2, 3]
+        [chat] = await desk.payloads(done)
+        assert texts(chat) == ["My log:"]
 
 
 def changed(name: str, old: str, new: str) -> bytes:
@@ -287,6 +476,11 @@ MALFORMED: dict[str, tuple[str, bytes, str]] = {
         "intercom.json",
         changed("intercom.json", '"conversation_parts": [\n          {', '"conversation_parts": {"a": [\n          {'),
         "line 37: is not JSON: Expecting property name enclosed in double quotes at column 5",
+    ),
+    "a conversation of a list of Intercom": (
+        "page.json",
+        json.dumps({"data": [{"type": "conversation", "id": "1", "source": {"body": "Hi"}}]}).encode(),
+        "line 1: data.0.conversation_parts: is missing: retrieve each conversation by its id",
     ),
     "half a surrogate pair": (
         "intercom.json",
@@ -345,7 +539,8 @@ MALFORMED: dict[str, tuple[str, bytes, str]] = {
     "a date that does not exist": (
         "chat.txt",
         b"12/03/2024, 09:14 - Ann: Hi\n31/02/2024, 09:15 - Ann: Hello\n",
-        "line 2: has a time that does not exist in the order of this file's dates (day first): '31/02/2024",
+        "line 2: has a time that does not exist in the order of this file's dates (day first): "
+        "'31/02/2024, 09:15 - Ann: Hello'; a line that begins with a blank continues a message",
     ),
     "a NUL in text": ("chat.txt", b"Agent: hi\nCustomer: a\0b\n", "line 2: has a NUL character: remove it"),
     "a byte that is not UTF-8": (
@@ -443,6 +638,45 @@ class TestContainers:
             for line in (1, 2, 3)
         }
 
+    async def test_an_unpacked_chat_of_whatsapp_has_the_name_of_its_folder(self, desk: Desk) -> None:
+        chat = (EXPORTS / "whatsapp-ios.txt").read_bytes()
+        names = ("St. Mary", "Fixit Service")
+        path = self.archive(desk, **{f"a/WhatsApp Chat - {name}/_chat.txt": chat for name in names})
+        found = [shown(one)[::3] for one in await read(desk, path)]
+        assert found == [("WhatsApp Chat - Fixit Service-1", "aua"), ("WhatsApp Chat - St. Mary-1", "uau")]
+
+    async def test_files_of_one_name_in_two_folders_are_two_conversations_of_twilio(self, desk: Desk) -> None:
+        message = b'[{"index": 0, "author": "+4930123456", "body": "Hi"}]'
+        path = self.archive(desk, **{f"{'long' * 20}/{month}/messages.json": message for month in ("05", "06")})
+        found = [one["session_id"] for one in await read(desk, path)]
+        assert found == [f"{'long' * 20}/{month}/messages" for month in ("05", "06")]
+
+    async def test_a_file_whose_name_is_a_date_may_have_any_format(self, desk: Desk) -> None:
+        twilio, zendesk = (EXPORTS / name for name in ("twilio.json", "zendesk.ndjson"))
+        files = {"day/2024-03-11.json": twilio.read_bytes(), "tickets.ndjson": zendesk.read_bytes()}
+        found = [shown(one) for one in await read(desk, self.archive(desk, **files))]
+        assert found == SESSIONS["zendesk.ndjson"] + SESSIONS["twilio.json"]
+
+    async def test_other_files_beside_an_export_of_slack_are_read(self, desk: Desk) -> None:
+        source = EXPORTS / "slack"
+        files = {f"slack/{file.relative_to(source)}": file.read_bytes() for file in source.rglob("*.json")}
+        files |= {"slack/quiet/2024-03-11.json": b"[]", "slack/quiet/canvas.json": b"{}"}
+        files |= {"tickets/2024.ndjson": (EXPORTS / "zendesk.ndjson").read_bytes()}
+        found = [shown(one) for one in await read(desk, self.archive(desk, **files))]
+        assert sorted(found) == sorted(SESSIONS["slack"] + SESSIONS["zendesk.ndjson"])
+
+    async def test_the_name_of_a_folder_need_not_be_utf_8(self, desk: Desk) -> None:
+        folder = desk.folder / os.fsdecode(b"export-\xe9")
+        folder.mkdir()
+        wrong = folder / os.fsdecode(b"\xe9.json")
+        wrong.write_text("{")
+        assert str(await refused(desk, folder)).startswith("export-\\udce9/\\udce9.json: line 1")
+        wrong.unlink()
+        for channel in (b"caf\xe9", b"caf\xe8"):
+            shutil.copytree(EXPORTS / "slack" / "general", folder / os.fsdecode(channel))
+        found = [one["session_id"] for one in await read(desk, folder)]
+        assert found == ["caf\\udce8-1710500000.000100", "caf\\udce9-1710500000.000100"]
+
     @pytest.mark.parametrize(
         "name", ["../../evil.json", "/etc/evil.json", "a/../../evil.json", "C:\\evil.json", "..\\evil.json"]
     )
@@ -475,7 +709,10 @@ class TestContainers:
             ({"xl/workbook.xml": b"<a/>"}, "export.zip: is a workbook of Excel: save it as CSV"),
             ({"photo.jpg": b"\xff\xd8"}, "cannot be read: it has no file of chat sessions"),
             ({"users.json": b"{}", "a/2024-01-01.json": b"[]"}, "export.zip/users.json: must be a list of people"),
-            ({"a/2024-01-01.json": b"[1]"}, "export.zip/a/2024-01-01.json: line 1: 0: must be an object"),
+            (
+                {"users.json": b"[]", "a/2024-01-01.json": b"[1]"},
+                "export.zip/a/2024-01-01.json: line 1: 0: must be an object",
+            ),
         ],
     )
     async def test_an_archive_without_chats_is_refused(self, files: dict[str, bytes], message: str, desk: Desk) -> None:

@@ -555,7 +555,11 @@ async def test_an_odd_id_is_an_unknown_one(job_id: str, http: httpx.AsyncClient)
         ("", "upload.jsonl"),
         ("..", "upload.jsonl"),
         (".hidden", "hidden"),
-        ("x" * 300 + ".csv", "x" * 96 + ".csv"),
+        ("x" * 300 + ".csv", "x" * 196 + ".csv"),
+        ("я" * 300 + ".csv", "я" * 98 + ".csv"),
+        ("WhatsApp Chat with Jose\u0301 Núñez.txt", "WhatsApp_Chat_with_José_Núñez.txt"),
+        ("\ud83d../美.txt", "美.txt"),
+        ("a\ud83d🌸／b.txt", "a_b.txt"),
         ("a\0b\n.csv", "a_b_.csv"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from pathlib import Path
 
 import pytest
 
@@ -22,8 +23,10 @@ from parley import (
 )
 from parley.client.knowledge import Knowledge
 from parley.client.phone import Phone
+from parley.domain.auto_analyze.contract import ExportedSession, LabelKind
 from parley.domain.conversation.contract import Ended
 from parley.domain.phone.contract import CallStatus, PhoneTurn
+from parley.domain.requests import Provider
 from parley.testing import FakeClient
 from parley.testing.conversations import FakeConversationHandle
 from parley.testing.knowledge import FakeKnowledge
@@ -35,7 +38,11 @@ SESSION = json.loads((SAMPLES / "gatekeeper-dental-clinic.json").read_text(encod
 
 
 @pytest.mark.parametrize(
-    "name", ["generate", "generate_stream", "conversation", "find_conversation", "analyze", "auto_analyze"]
+    "name",
+    [
+        *("generate", "generate_stream", "conversation", "find_conversation", "analyze", "auto_analyze"),
+        *("import_chats", "check_auto_analyze_options", "estimate_auto_analyze", "labelled_sessions"),
+    ],
 )
 def test_signatures_are_those_of_the_client(name: str):
     fake, real = (inspect.signature(getattr(kind, name), eval_str=True) for kind in (FakeClient, Client))
@@ -236,6 +243,49 @@ async def test_an_analysis_is_rule_based_unless_scripted():
 async def test_a_labelling_run_ends_at_once():
     job = await FakeClient().auto_analyze("dataset", user_id="ann")
     assert (await job.result()).status == "completed"
+
+
+async def test_a_labelling_run_that_has_ended_refuses_what_an_ended_run_refuses():
+    job = await FakeClient().auto_analyze("dataset", user_id="ann")
+    for change in (job.pause(), job.resume(), job.finish(), job.set_streams(2)):
+        with pytest.raises(NotFound, match="does not run"):
+            await change
+    with pytest.raises(InvalidInput, match="streams"):
+        await job.set_streams(0)
+    with pytest.raises(InvalidInput, match="does not wait for a review"):
+        await job.approve()
+    for read in (job.overview(), job.examples(LabelKind.INTENT, "a"), job.labels.show(), job.labels.rename("a", "b")):
+        with pytest.raises(NotImplementedError, match="with the fixture parley_client"):
+            await read
+
+
+async def test_chats_are_imported_estimated_and_exported_in_memory(tmp_path: Path):
+    path = tmp_path / "chats.jsonl"
+    message = {"role": "user", "text": "My parcel is late", "time": None}
+    session = {"session_id": "s", "user_id": "u", "containment": "agent", "messages": [message]}
+    path.write_text("".join(json.dumps({**session, "session_id": one}) + "\n" for one in "abc"), encoding="utf-8")
+    labelled = ExportedSession.model_validate(
+        {**dict.fromkeys(ExportedSession.model_fields), "session_id": "a", "user_id": "u", "containment": "agent"}
+        | {"intent": "late parcel", "fallback": False, "by_rule": False}
+    )
+    client = FakeClient("acme", exports=[[labelled]])
+    steps: list[int] = []
+    imported, again = [await client.import_chats(path, on_progress=steps.append) for _ in range(2)]
+    assert (imported.sessions, imported.known, again.known, steps) == (3, False, True, [3, 3])
+    for source in (path, imported):
+        estimate = await client.estimate_auto_analyze(source, user_id="ann", provider=Provider.OPENAI)
+        assert estimate is not None
+        assert (estimate.sessions, estimate.copies, estimate.minutes) == (3, 2, None)
+        assert estimate.estimated_usd > 0
+    scripted, plain = [await client.auto_analyze(imported.dataset_id, user_id="ann", run_name=name) for name in "xy"]
+    assert [one async for one in client.labelled_sessions(scripted.job_key)] == [labelled]
+    found = [one async for one in client.labelled_sessions(plain.id)]
+    assert [(one.session_id, one.intent) for one in found] == [("a", None), ("b", None), ("c", None)]
+    with pytest.raises(NotFound):
+        await anext(client.labelled_sessions("another"))
+    path.write_text("{}", encoding="utf-8")
+    with pytest.raises(InvalidInput, match="line 1"):
+        await client.import_chats(path)
 
 
 async def test_an_answer_is_streamed_as_one_delta():

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from parley.domain.chat_formats.drafts import Draft, Terms
+from parley.domain.chat_formats.html_text import plain_text
 from parley.domain.chat_formats.part import Part
 
 LISTS = frozenset(("conversations", "entries"))
@@ -19,6 +20,8 @@ SESSION = re.compile(r"/(?:sessions|conversations)/([^/]+)")
 TEXT_SESSION = re.compile(r'session_id: "((?:[^"\\]|\\.)*)"')
 TEXT_QUERY = re.compile(r'resolved_query: "((?:[^"\\]|\\.)*)"')
 TEXT_SPEECH = re.compile(r'speech: "((?:[^"\\]|\\.)*)"')
+MESSAGES = ("responseMessages", "response_messages", "fulfillmentMessages", "fulfillment_messages")
+HANDOVERS = ("liveAgentHandoff", "live_agent_handoff", "telephonyTransferCall", "telephony_transfer_call")
 ESCAPES = re.compile(rb"\\(?:([0-7]{1,3})|(.))")
 EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -29,9 +32,9 @@ def recognises(record: Mapping[str, Any]) -> bool:
         return True
     if "queryResult" in record or "query_result" in record:
         return True
-    return "Dialogflow" in str(record.get("textPayload", ""))[:100] or "queryResult" in (
-        record.get("jsonPayload") or {}
-    )
+    payload = record.get("jsonPayload")
+    is_logged = isinstance(payload, dict) and ("queryInput" in payload or "queryResult" in payload)
+    return is_logged or "Dialogflow" in str(record.get("textPayload", ""))[:100]
 
 
 def key(record: Part, file: str) -> str | None:
@@ -72,7 +75,9 @@ def _is_turn(record: Part) -> bool:
     """Whether there is a reply; Cloud Logging has entries for requests and webhooks, too."""
     if record.has("textPayload"):
         return str(record.raw("textPayload")).startswith("Dialogflow Response")
-    return not record.has("jsonPayload") or record.inner("jsonPayload").has("queryResult")
+    if not record.has("jsonPayload"):
+        return True
+    return isinstance(record.raw("jsonPayload"), dict) and record.inner("jsonPayload").has("queryResult")
 
 
 def _place(turn: Part) -> tuple[int, datetime]:
@@ -90,8 +95,7 @@ def _add(draft: Draft, turn: Part) -> None:
         return
     result = _result(turn)
     draft.say("user", _asked(turn, result), time)
-    said = [*_answers(result)]
-    draft.say("bot", "\n".join(said) or result.text("fulfillmentText", "fulfillment_text"), time)
+    draft.say("bot", "\n".join(_answers(result)) or result.text("fulfillmentText", "fulfillment_text"), time)
     draft.handed_over = draft.handed_over or _hands_over(result)
 
 
@@ -124,15 +128,28 @@ def _asked(turn: Part, result: Part) -> str:
     return asked or result.text("queryText", "query_text", "text", "transcript") or turn.text("requestUtterances")
 
 
-def _answers(result: Part) -> Iterator[str]:
-    for name in ("responseMessages", "response_messages", "fulfillmentMessages", "fulfillment_messages"):
-        for message in result.list_of(name):
-            yield from (text for text in message.inner("text").texts("text") if text.strip())
+def _messages(result: Part) -> Iterator[Part]:
+    for name in MESSAGES:
+        yield from result.list_of(name)
+
+
+def _answers(result: Part) -> list[str]:
+    """The texts of a reply. A bot may have them for several platforms and for its voice: a user had one of these."""
+    found: dict[str, list[str]] = {"": []}
+    for message in _messages(result):
+        platform = message.text("platform").removeprefix("PLATFORM_UNSPECIFIED")
+        found.setdefault(platform, []).extend(text for text in message.inner("text").texts("text") if text.strip())
+    spoken = [text for message in _messages(result) if (text := _spoken(message))]
+    return next((texts for texts in found.values() if texts), spoken)
+
+
+def _spoken(message: Part) -> str:
+    audio = message.inner("outputAudioText" if message.has("outputAudioText") else "output_audio_text")
+    return audio.text("text") or plain_text(audio.text("ssml"))
 
 
 def _hands_over(result: Part) -> bool:
-    messages = (*result.list_of("responseMessages"), *result.list_of("response_messages"))
-    if any(one.has("liveAgentHandoff") or one.has("live_agent_handoff") for one in messages):
+    if any(one.has(name) for one in _messages(result) for name in HANDOVERS):
         return True
     return result.inner("intent").flag("liveAgentHandoff") is True
 

@@ -13,6 +13,10 @@ from parley.domain.chat_formats.part import Part
 LISTS = frozenset(("conversations", "data"))
 USERS = frozenset(("user", "lead", "contact", "visitor"))
 SOLVED = frozenset(("assumed_resolution", "confirmed_resolution"))
+UNSOLVED = frozenset(("abandoned", "negative_feedback"))
+HANDED_OVER = frozenset(("routed_to_team", "escalated", "procedure_handoff"))
+# How an opening message is sent without a person who writes it, though its author is one.
+AUTOMATED = frozenset(("automated", "operator_initiated", "campaigns_initiated"))
 
 
 def recognises(record: Mapping[str, Any]) -> bool:
@@ -21,17 +25,24 @@ def recognises(record: Mapping[str, Any]) -> bool:
 
 
 def read(record: Part, terms: Terms) -> Iterator[Draft]:
-    """A conversation. Notes, which users do not see, and parts without text are left out."""
+    """A conversation. Notes, which users do not see, redacted parts, and those without text are left out.
+
+    Raises:
+        InvalidInput: it has its opening message only, as the API's lists and searches give it.
+    """
     del terms
     source, agent = record.inner("source"), record.inner("ai_agent")
     draft = Draft(session_id=record.needed_text("id"), user_id=_user(record))
-    draft.say(_role(source.inner("author")), plain_text(source.text("body")), record.when("created_at"))
+    if not record.has("conversation_parts"):
+        raise record.problem("conversation_parts", "is missing: retrieve each conversation by its id")
+    if not source.flag("redacted"):
+        draft.say(_opened_by(source), plain_text(source.text("body")), record.when("created_at"))
     for part in _parts(record):
-        if not part.text("part_type").startswith("note"):
+        if not part.text("part_type").startswith("note") and not part.flag("redacted"):
             draft.say(_role(part.inner("author")), plain_text(part.text("body")), part.when("created_at"))
     resolution = agent.text("resolution_state")
-    draft.handed_over = resolution == "routed_to_team"
-    draft.solved = True if resolution in SOLVED else False if resolution == "abandoned" else None
+    draft.handed_over = resolution in HANDED_OVER
+    draft.solved = True if resolution in SOLVED else False if resolution in UNSOLVED else None
     yield draft
 
 
@@ -45,6 +56,11 @@ def _role(author: Part) -> ChatRole:
     if author.flag("from_ai_agent") or author.text("type") == "bot":
         return "bot"
     return "user" if author.text("type") in USERS else "agent"
+
+
+def _opened_by(source: Part) -> ChatRole:
+    role = _role(source.inner("author"))
+    return "bot" if role == "agent" and source.text("delivered_as") in AUTOMATED else role
 
 
 def _user(record: Part) -> str:

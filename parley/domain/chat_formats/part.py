@@ -16,11 +16,13 @@ class Part(Fields):
 
     def text(self, *names: str) -> str:
         """As `Fields.text`; text that cannot be stored is refused."""
-        text = super().text(*names)
-        if found := UNSTORABLE.search(text):
-            name = next(name for name in names if self.has(name))
-            raise self.problem(name, f"contains {found.group()!a}, which cannot be stored: remove it")
-        return text
+        for name in names:
+            text = super().text(name)
+            if found := UNSTORABLE.search(text):
+                raise self.problem(name, f"contains {found.group()!a}, which cannot be stored: remove it")
+            if text:
+                return text
+        return ""
 
     def needed_text(self, *names: str) -> str:
         """As `text`, but it must be there.

@@ -4,6 +4,7 @@ https://rasa.com/docs/reference/primitives/events
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -12,6 +13,8 @@ from parley.domain.chat_formats.part import Part
 
 LISTS = frozenset(("trackers",))
 BEGINS = frozenset(("session_started", "restart"))
+# After a sender's id, so that no session has the id of another sender's: their ids may end in a number after a dash.
+NUMBERED = re.compile(r"~\d+$")
 HANDOVERS = ("human_handoff", "handoff", "handover", "live_agent")
 
 
@@ -34,14 +37,15 @@ def read(record: Part, terms: Terms) -> Iterator[Draft]:
 def assemble(sender: str, events: Sequence[Part], terms: Terms) -> Iterator[Draft]:
     """The sessions of a sender: each begins with the event `session_started` or `restart`."""
     del terms
-    number, draft = 1, Draft(session_id=sender, user_id=sender)
+    first = f"{sender}~1" if NUMBERED.search(sender) else sender
+    number, draft = 1, Draft(session_id=first, user_id=sender)
     for one in events:
         event = _event(one)
         kind = event.text("event")
         if kind in BEGINS and draft.messages:
             yield draft
             number += 1
-            draft = Draft(session_id=f"{sender}-{number}", user_id=sender)
+            draft = Draft(session_id=f"{sender}~{number}", user_id=sender)
         _add(draft, kind, event)
     yield draft
 

@@ -10,9 +10,11 @@ from parley.domain.chat_formats.drafts import ChatRole, Draft, Terms
 from parley.domain.errors import InvalidInput
 from parley.domain.text import one_line
 
-# A label at the beginning of a line, after a time if there is one: "[10:02] Agent: Hello".
-CLOCK = r"(?:[\[(]?\d{1,2}:\d{2}(?::\d{2})?(?: ?[AaPp][Mm])?[\])]?\s+(?:- )?)?"
-LABEL = re.compile(rf"^{CLOCK}([^\W\d_][\w .'’()/#-]{{0,40}}?) ?:(?:\s+(.*)|)$")
+# A label at the beginning of a line, after a time if there is one: "[10:02] Agent: Hello", "2024-03-01 10:02 Bot: Hi".
+DATE = r"(?:\d{4}([./-])\d{1,2}\1\d{1,2}|\d{1,2}([./-])\d{1,2}\2\d{2,4})"
+TIME = r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?Z?(?: ?[AaPp][Mm])?"
+CLOCK = rf"(?:[\[(]?(?:{DATE}(?:,? |T))?{TIME}[\])]?,?\s+(?:[-–] )?)?"
+LABEL = re.compile(rf"^{CLOCK}(?P<label>[^\W\d_][\w .'’()/#-]{{0,40}}?) ?:(?:\s+(?P<text>.*)|)$")
 # A line of dashes or equals signs, with the id of the next session if it has one: "--- chat-17 ---".
 SEPARATOR = re.compile(r"^\s*(?:-{3,}|={3,}|\*{3,})\s*(.*?)\s*[-=*]*\s*$")
 NUMBERED = re.compile(r"^(.*?) ?(?:#?\d+|\([^)]*\))$")
@@ -38,6 +40,12 @@ ROLES: Mapping[str, ChatRole] = {label: role for role, labels in LABELS.items() 
 def begins(line: str) -> bool:
     """Whether a line begins with the label of a speaker."""
     return LABEL.match(line) is not None
+
+
+def is_known(line: str) -> bool:
+    """Whether a line begins with a label whose role is known without `--role`."""
+    found = LABEL.match(line)
+    return found is not None and _known(found["label"]) is not None
 
 
 @dataclass
@@ -107,10 +115,10 @@ def _session(session_id: str, block: _Block, terms: Terms) -> Draft:
     said: list[str] = []
     for number, line in block.lines:
         found = LABEL.match(line)
-        if found and found[1].casefold() in speakers:
+        if found and found["label"].casefold() in speakers:
             if role:
                 draft.say(role, "\n".join(said))
-            role, said = speakers[found[1].casefold()], [found[2] or ""]
+            role, said = speakers[found["label"].casefold()], [found["text"] or ""]
         elif role is None:
             raise InvalidInput(
                 "does not begin with a speaker, for example `Agent: …` or `Customer: …`", where=f"line {number}"
@@ -128,11 +136,11 @@ def _speakers(block: _Block, terms: Terms) -> dict[str, ChatRole]:
     Raises:
         InvalidInput: a label that begins the session, or occurs again, has no role.
     """
-    found = [(number, match[1]) for number, line in block.lines if (match := LABEL.match(line))]
+    found = [(number, match["label"]) for number, line in block.lines if (match := LABEL.match(line))]
     counts = Counter(label.casefold() for _, label in found)
     speakers: dict[str, ChatRole] = {}
     for number, label in found:
-        role = terms.roles.named(label) or ROLES.get(label.casefold()) or _numbered(label)
+        role = terms.roles.named(label) or _known(label)
         if role is None and (counts[label.casefold()] > 1 or number == block.lines[0][0]):
             role = terms.roles.others
             shown = one_line(label, 60)
@@ -147,7 +155,7 @@ def _speakers(block: _Block, terms: Terms) -> dict[str, ChatRole]:
     return speakers
 
 
-def _numbered(label: str) -> ChatRole | None:
-    """The role of a label with a number or a name in brackets after it: `Agent 2`, `Agent (Ann)`."""
+def _known(label: str) -> ChatRole | None:
+    """The role of a label, which may have a number or a name in brackets after it: `Agent 2`, `Agent (Ann)`."""
     found = NUMBERED.match(label)
-    return ROLES.get(found[1].casefold()) if found else None
+    return ROLES.get(label.casefold()) or (ROLES.get(found[1].casefold()) if found else None)

@@ -25,7 +25,7 @@ def recognises(record: Mapping[str, Any]) -> bool:
 
 def key(record: Part, file: str) -> str:
     """The conversation of a message; where messages do not name one, the file has one conversation."""
-    return record.text("conversation_sid", "conversationSid") or PurePosixPath(file).stem
+    return record.text("conversation_sid", "conversationSid") or PurePosixPath(file).with_suffix("").as_posix()
 
 
 def assemble(conversation: str, messages: Sequence[Part], terms: Terms) -> Iterator[Draft]:

@@ -1,9 +1,11 @@
 """WhatsApp: the text file of an exported chat, from iOS and Android, in the date format of any region."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal
 
 from parley.domain.chat_formats.drafts import Draft, Terms, parted
@@ -14,21 +16,33 @@ Order = Literal["day", "month", "year"]
 MARKS = "\u200e\u200f\u202a\u202b\u202c\u2066\u2067\u2068\u2069\ufeff"
 GENERATED = "\u200e"
 BLANK = "[ \u00a0\u202f\u2009]"
-HALF = rf"[AaPp]\.?{BLANK}?[Mm]\.?|上午|下午|午前|午後|오전|오후|ص|م"
+HALF = rf"[AaPp]\.?{BLANK}?[Mm]\.?|凌晨|清晨|早上|上午|中午|下午|晚上|午前|午後|오전|오후|ص|م"
 BETWEEN = "[\u200e\u200f]*(?:[./-]|년|월)[\u200e\u200f]*"
 DATE = (
-    rf"(\d{{1,4}}){BETWEEN}{BLANK}?(\d{{1,2}}){BETWEEN}{BLANK}?(\d{{1,4}})일?\.?[,،]?{BLANK}*(?:(?:klo|kl\.?){BLANK})?"
+    rf"(\d{{1,4}}){BETWEEN}{BLANK}?(\d{{1,2}}){BETWEEN}{BLANK}?(\d{{1,4}})일?\.?[,،]?{BLANK}*"
+    rf"(?:(?:klo|kl\.?|à){BLANK})?"
 )
 TIME = rf"({HALF})?{BLANK}?(\d{{1,2}})[:.](\d{{2}})(?:[:.](\d{{2}}))?(?:{BLANK}*({HALF}))?"
 # "[12/03/2024, 10:15:32] Ann: Hello", "12/03/2024, 10:15 - Ann: Hello", "2024. 3. 12. 오전 10:15, Ann : Hello".
 HEADER = re.compile(rf"^[{MARKS}]*(?:\[{DATE}{TIME}\]{BLANK}?|{DATE}{TIME}(?:{BLANK}[-–]{BLANK}|,{BLANK}))(.*)$")
-AFTERNOON = frozenset(("p", "下", "後", "후", "م"))
+AFTERNOON = frozenset(("p", "中", "下", "晚", "後", "후", "م"))
 NAMED = re.compile(r"^([^:\n]{1,100}?) ?:(?: (.*)|)$")
+# A notice may quote names, which have colons: `Ann changed the subject to "Trip: 2024"`.
+QUOTATION_MARK = re.compile('["„“”«»]')
 # Beyond U+200E, which marks what WhatsApp itself wrote: its placeholders on Android, in the usual languages.
+ATTACHED = (
+    *("file attached", "Datei angehängt", "archivo adjunto", "fichier joint", "arquivo anexado", "file allegato"),
+    *("file terlampir", "dosya ekli", "файл добавлен"),
+)
+OMITTED = (
+    *("omitted", "ausgeschlossen", "omitido", "omitida", "omis", "omesso", "oculto", "weggelaten", "pominięto"),
+    *("utelämnad", "tidak disertakan", "dahil edilmedi", "Без медиафайлов", "省略", "생략"),
+)
 PLACEHOLDER = re.compile(
-    r"^<[^<>\n]*(?:omitted|ausgeschlossen|omitido|omitida|omis|omesso|oculto|weggelaten|pominięto|utelämnad|省略|생략)[^<>\n]*>$"
-    r"|^.{1,200} \((?:file attached|Datei angehängt|archivo adjunto|fichier joint|arquivo anexado|file allegato)\)$"
-    r"|^(?:This message was deleted|You deleted this message|Diese Nachricht wurde gelöscht)\.?$"
+    rf"^<[^<>\n]*(?:{'|'.join(OMITTED)})[^<>\n]*>$|^.{{1,200}} \((?:{'|'.join(ATTACHED)})\)$", re.IGNORECASE
+)
+DELETED = re.compile(
+    r"^(?:This message was deleted|You deleted this message|Diese Nachricht wurde gelöscht)\.?$"
     r"|^(?:Se eliminó este mensaje|Ce message a été supprimé|Mensagem apagada|Questo messaggio è stato eliminato)\.?$",
     re.IGNORECASE,
 )
@@ -85,7 +99,7 @@ class Survey:
         people = [name for name in self.names if terms.roles.named(name) not in ("agent", "bot")]
         stem = file_name.rpartition("/")[2].removesuffix(".txt").removesuffix(".zip")
         if FILE_NAME.search(stem):
-            people.sort(key=lambda name: not _plain(stem).endswith(_plain(name)))
+            people.sort(key=lambda name: not _names(stem, name))
         return people[0] if people else ""
 
     def _note(self, found: re.Match[str]) -> None:
@@ -102,21 +116,37 @@ class Survey:
             self.names.append(named[0])
 
 
-def read(lines: Iterable[tuple[int, str]], survey: Survey, terms: Terms, *, name: str) -> Iterator[tuple[int, Draft]]:
-    """The sessions of a file with the lines on which they begin: silences part them. `name`: of the file.
+def read(
+    lines: Iterable[tuple[int, str]], survey: Survey, terms: Terms, *, name: str
+) -> Iterator[tuple[int, Callable[[], Draft]]]:
+    """The sessions of a file, each with the line on which it begins: silences part them. `name`: of the file.
+
+    A message whose date does not exist has its own place among them: it is an error when it is made.
 
     Raises:
-        InvalidInput: the file does not begin as an export does, or a date does not exist.
+        InvalidInput: the file does not begin as an export does.
     """
     user = survey.user(name, terms)
     stem = name.rpartition("/")[2].rpartition(".")[0] or name
-    for number, part in enumerate(parted(_timed(_messages(lines, survey.order)), terms.gap), 1):
-        yield part[0].number, _session(f"{stem}-{number}", part, user, terms)
+    wrong: list[tuple[int, InvalidInput]] = []
+    for number, part in enumerate(parted(_timed(_messages(lines, survey.order, wrong)), terms.gap), 1):
+        yield part[0].number, partial(_session, f"{stem}-{number}", part, user, terms)
+    yield from ((number, partial(_raise, error)) for number, error in wrong)
+
+
+def _raise(error: InvalidInput) -> Draft:
+    raise error
+
+
+def _names(stem: str, name: str) -> bool:
+    """Whether the name of a file ends with that of a person, which has a letter or a digit."""
+    plain = _plain(name)
+    return bool(plain) and f" {_plain(stem)}".endswith(f" {plain}")
 
 
 def _plain(name: str) -> str:
     """A name as a file name may have it, too: uploads have `_` for what is not a letter or a digit."""
-    return re.sub(r"[\W_]+", " ", name).strip().casefold()
+    return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFC", name)).strip().casefold()
 
 
 def _session(session_id: str, messages: Sequence[_Line], user: str, terms: Terms) -> Draft:
@@ -130,17 +160,23 @@ def _timed(messages: Iterable[_Line]) -> Iterator[tuple[datetime, _Line]]:
     return ((one.time, one) for one in messages)
 
 
-def _messages(lines: Iterable[tuple[int, str]], order: Order) -> Iterator[_Line]:
-    """The messages that people wrote: without notices, placeholders of media, and deleted ones."""
+def _messages(lines: Iterable[tuple[int, str]], order: Order, wrong: list[tuple[int, InvalidInput]]) -> Iterator[_Line]:
+    """The messages that people wrote: without notices, placeholders of media, and deleted ones.
+
+    Those with a date that does not exist are added to `wrong`.
+    """
     message: _Line | None = None
     begun = False
     for number, line in lines:
         found = HEADER.match(line)
         if found:
             begun = True
-            if message and _is_written(message.text):
-                yield _finished(message)
-            message = _message(number, found, order)
+            yield from _finished(message)
+            try:
+                message = _message(number, found, order)
+            except InvalidInput as error:
+                message = None
+                wrong.append((number, error))
         elif message:
             message.text = f"{message.text}\n{line}"
         elif line.strip() and not begun:
@@ -148,8 +184,12 @@ def _messages(lines: Iterable[tuple[int, str]], order: Order) -> Iterator[_Line]
                 "does not begin as an export of WhatsApp does, for example `[12/03/2024, 10:15:32] Ann: Hello`",
                 where=f"line {number}",
             )
-    if message and _is_written(message.text):
-        yield _finished(message)
+    yield from _finished(message)
+
+
+def _finished(message: _Line | None) -> Iterator[_Line]:
+    if message and (text := _written(message.text)):
+        yield replace(message, text=text)
 
 
 def _message(number: int, found: re.Match[str], order: Order) -> _Line | None:
@@ -162,18 +202,25 @@ def _message(number: int, found: re.Match[str], order: Order) -> _Line | None:
 def _named(rest: str) -> tuple[str, str] | None:
     """The writer and the text after a time; None for a notice of WhatsApp."""
     found = NAMED.match(rest)
-    if not found or NOTICE.search(rest):
+    if not found or _is_notice(found[1], found[2] or ""):
         return None
     return found[1].strip(MARKS + " ~\u202f\u00a0"), found[2] or ""
 
 
-def _is_written(text: str) -> bool:
-    return not text.startswith(GENERATED) and not PLACEHOLDER.match(text.strip(MARKS + " \n"))
+def _is_notice(name: str, text: str) -> bool:
+    """Whether a line with a colon is a notice. People may write its words, but not the mark before them."""
+    has_open_quotation = len(QUOTATION_MARK.findall(name)) % 2 == 1
+    return has_open_quotation or bool(NOTICE.search(name) or (text.startswith(GENERATED) and NOTICE.search(text)))
 
 
-def _finished(message: _Line) -> _Line:
-    message.text = EDITED.sub("", message.text).strip(MARKS + " \n")
-    return message
+def _written(text: str) -> str:
+    """What a person wrote of a message, which may be the caption below a placeholder; empty for what WhatsApp wrote."""
+    first, _, caption = text.partition("\n")
+    if PLACEHOLDER.match(first.strip(MARKS + " ")):
+        text = caption
+    elif first.startswith(GENERATED) or DELETED.match(text.strip(MARKS + " \n")):
+        return ""
+    return EDITED.sub("", text).strip(MARKS + " \n")
 
 
 def _groups(found: re.Match[str]) -> tuple[str, ...]:
@@ -209,7 +256,10 @@ def _time(found: re.Match[str], order: Order, number: int) -> datetime:
         )  # fmt: skip
     except ValueError:
         written = found.group()[:40].strip(MARKS)
-        problem = f"has a time that does not exist in the order of this file's dates ({order} first): {written!a}"
+        problem = (
+            f"has a time that does not exist in the order of this file's dates ({order} first): {written!a}; "
+            "a line that begins with a blank continues a message"
+        )
         raise InvalidInput(problem, where=f"line {number}") from None
 
 

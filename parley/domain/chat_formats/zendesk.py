@@ -5,7 +5,7 @@ https://developer.zendesk.com/api-reference/live-chat/chat-api/chats/
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from parley.domain.chat_formats.drafts import ChatRole, Draft, Terms
@@ -18,8 +18,8 @@ SENDERS: Mapping[str, ChatRole] = {"visitor": "user", "trigger": "bot", "bot": "
 BOT_CHANNELS = frozenset(("answer_bot_for_web_widget", "answer_bot", "rule"))
 # A line of a chat within a comment: "(10:02:11) Ann: Hello".
 CHAT_LINE = re.compile(r"^\((\d{1,2}:\d{2}:\d{2}(?: [AP]M)?)\) ([^:\n]{1,100}): ?(.*)$")
-# A line that says what happened: "(10:02:11) *** Ann joined the chat ***".
-EVENT_LINE = re.compile(r"^\(\d{1,2}:\d{2}:\d{2}(?: [AP]M)?\) \*\*\*")
+# A line that says what happened: "(10:02:11) *** Ann joined the chat ***", of agents.
+EVENT_LINE = re.compile(r"^\(\d{1,2}:\d{2}:\d{2}(?: [AP]M)?\) \*\*\*(?: (.{1,100}) joined the chat)?")
 
 
 def recognises(record: Mapping[str, Any]) -> bool:
@@ -36,17 +36,18 @@ def read(record: Part, terms: Terms) -> Iterator[Draft]:
 def _ticket(record: Part, terms: Terms) -> Draft:
     if not record.is_list("comments"):
         raise record.problem("comments", "is missing: export the tickets with their comments")
-    requester = record.text("requester_id") or record.inner("requester").text("id")
+    requester, name = record.text("requester_id"), record.inner("requester").text("name")
+    requester = requester or record.inner("requester").text("id")
     draft = Draft(session_id=record.needed_text("id"), user_id=requester)
     for comment in record.list_of("comments"):
         if comment.flag("public") is not False:
-            _comment(draft, comment, requester, terms)
+            _comment(draft, comment, requester, name, terms)
     if record.text("status") in ("solved", "closed"):
         draft.solved = True
     return draft
 
 
-def _comment(draft: Draft, comment: Part, requester: str, terms: Terms) -> None:
+def _comment(draft: Draft, comment: Part, requester: str, requester_name: str, terms: Terms) -> None:
     text = comment.text("plain_body") or plain_text(comment.text("html_body")) or comment.text("body")
     time = comment.when("created_at")
     lines = _chat_lines(text)
@@ -54,9 +55,15 @@ def _comment(draft: Draft, comment: Part, requester: str, terms: Terms) -> None:
         draft.say(_author(comment, requester, terms), text, time)
         return
     # Times of a chat within a comment have no date, so they are left out.
-    visitor = lines[0][0]
+    visitor = _visitor([name for name, _ in lines], requester_name, text)
     for name, said in lines:
         draft.say(terms.roles.named(name) or ("user" if name == visitor else "agent"), said)
+
+
+def _visitor(names: Sequence[str], requester: str, text: str) -> str:
+    """Who is the user of a chat: the requester, or else the first who did not join it as agents do."""
+    joined = {found[1] for line in text.splitlines() if (found := EVENT_LINE.match(line))}
+    return requester if requester in names else next((name for name in names if name not in joined), names[0])
 
 
 def _author(comment: Part, requester: str, terms: Terms) -> ChatRole:

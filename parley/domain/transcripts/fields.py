@@ -64,7 +64,8 @@ class Fields:
                 continue
             if isinstance(given, bool) or not isinstance(given, str | int):
                 raise self.problem(name, "must be text")
-            return str(given).strip()
+            if text := str(given).strip():
+                return text
         return ""
 
     def seconds(self, name: str, *, unit: float = 1.0) -> float | None:

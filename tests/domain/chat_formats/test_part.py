@@ -44,6 +44,14 @@ def test_a_time_that_is_missing_is_none():
     assert (Part({"at": None}, "").when("at"), Part({"at": ""}, "").when("at"), Part({}, "").when("at")) == (None,) * 3
 
 
+def test_the_first_name_with_text_is_taken():
+    part = Part({"a": None, "b": "", "c": " ", "d": 0, "e": "x\0"}, "export")
+    assert part.text("none", "a", "b", "c", "d", "e") == "0"
+    assert part.text("a", "b", "c") == ""
+    with pytest.raises(InvalidInput, match=r"^export: e: contains '\\x00'"):
+        part.text("b", "e")
+
+
 @pytest.mark.parametrize(
     ("html", "text"),
     [
