@@ -6,9 +6,8 @@ right check digit. Names, addresses and numbers in words are not found. Parley's
 
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
-from typing import Any, cast
 
 from parley.domain.requests import ChatRequest, EmbeddingRequest, Message, Request, TextPart, ToolCall
 
@@ -24,18 +23,34 @@ class Personal(StrEnum):
 EVERY_KIND = tuple(Personal)
 # The longest local part, and the longest label of a domain: RFC 5321, 4.5.3.1, and RFC 1035, 2.3.4.
 EMAIL = re.compile(r"(?<![\w.+-])[\w.!#$%&'*+/=?^`{|}~-]{1,64}@(?:[\w-]{1,63}\.){1,8}[\w-]{2,63}")
-# 13 to 19 digits (ISO/IEC 7812-1), which may be grouped.
-CARD = re.compile(r"(?<![\w.,-])\d(?:[ -]?\d){12,18}(?![\w-]|[.,]\d)")
+GAPS = " \u00a0\u2011\u2013-"
+# Digits in which a card may be: 13 or more, which may be grouped. Four digits before a comma are not a group of thousands.
+DIGITS = re.compile(
+    rf"(?:(?<![A-Za-z\d.,+-])|(?<=\d{{4}},))(?:\d{{4}}(?:\.\d{{4}}){{3}}(?!\.?\d)|\d(?:[{GAPS}]?\d){{12,}}+)"
+)
+AFTER_DIGITS = re.compile(r"(?![A-Za-z]|-[A-Za-z]|\.\d)")
+GROUP = re.compile(r"\d+")
+# How issuers group the digits of a card, or not: only such a part of a longer run of digits is one.
+GROUPINGS = {(4, 4, 4, 4), (4, 4, 4, 4, 1), (4, 4, 4, 4, 2), (4, 4, 4, 4, 3), (4, 6, 5), (4, 6, 4)}
+LONGEST_GROUPING = max(map(len, GROUPINGS))
+LEAST_DIGITS, MOST_DIGITS = 13, 19  # ISO/IEC 7812-1
+# The first digits of the large networks. Years of this century have others.
+ISSUERS = re.compile(r"[3-6]|2[2-7]")
 SEPARATOR = r"[ .\u00a0\u2011-]"
 PHONE = re.compile(
-    rf"""(?<![\w.,/+-])(?:
-        (?:\+|00)[1-9](?:(?:\(0\)|{SEPARATOR}|[/()]){{0,3}}\d){{6,14}}  # international, E.164: at most 15 digits
-      | (?:1{SEPARATOR})?\(\d{{2,5}}\){SEPARATOR}?\d{{2,4}}(?:{SEPARATOR}?\d{{2,4}}){{1,3}}  # area code
-      | (?:1{SEPARATOR})?[2-9]\d\d(?:{SEPARATOR})\d{{3}}(?:{SEPARATOR})\d{{4}}  # North America, grouped
-      | 0[1-9](?:[ /\u00a0-]?\d){{7,10}}  # national, with its trunk 0
-    )(?![\w-]|[.,]\d)""",
+    rf"""(?:
+      (?<![A-Za-z\d.+-])(?:
+          (?:\+|00)[1-9](?:(?:\(0\)|{SEPARATOR}|[/()]){{0,3}}\d){{6,14}}  # international, E.164: at most 15 digits
+        | (?:1{SEPARATOR})?\(\d{{2,5}}\){SEPARATOR}?\d{{2,4}}(?:{SEPARATOR}?\d{{2,4}}){{1,3}}  # area code
+        | (?:1{SEPARATOR})?[2-9]\d\d(?:{SEPARATOR})\d{{3}}(?:{SEPARATOR})\d{{4}}  # North America, grouped
+      )
+      # National, with its trunk 0. After a comma or a slash it may be a fraction or a part of a path.
+      | (?:(?<![A-Za-z\d.,/+-])|(?<=\d{{4}}[,/])|(?<=[A-Za-z],))0[1-9](?:[ /\u00a0-]?\d){{7,10}}
+    )(?:[ ]?(?:x|ext\.?)[ ]?\d{{1,6}})?(?![A-Za-z\d]|-[A-Za-z\d]|\.\d)""",
     re.VERBOSE,
 )
+# A string or a number of JSON.
+SCALAR = re.compile(r'"(?:[^"\\]|\\.)*+"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?')
 
 
 def mask(text: str, kinds: Collection[Personal]) -> str:
@@ -65,10 +80,10 @@ def masked(request: Request, kinds: Collection[Personal]) -> Request:
 def _message(message: Message, kinds: Collection[Personal]) -> Message:
     content = message.content
     if isinstance(content, str):
-        content = mask(content, kinds)
+        content = _text(content, kinds)
     elif content is not None:
         content = tuple(
-            part.model_copy(update={"text": mask(part.text, kinds)}) if isinstance(part, TextPart) else part
+            part.model_copy(update={"text": _text(part.text, kinds)}) if isinstance(part, TextPart) else part
             for part in content
         )
     calls = tuple(_call(call, kinds) for call in message.tool_calls)
@@ -77,25 +92,28 @@ def _message(message: Message, kinds: Collection[Personal]) -> Message:
 
 def _call(call: ToolCall, kinds: Collection[Personal]) -> ToolCall:
     """The call with masked arguments, which stay JSON: vendors refuse what is not."""
+    return call.model_copy(update={"arguments": _text(call.arguments, kinds)})
+
+
+def _text(text: str, kinds: Collection[Personal]) -> str:
+    """A masked text. JSON stays JSON, and what its strings say is masked: an escape such as \\n is not a letter."""
+    return SCALAR.sub(lambda found: _scalar(found[0], kinds), text) if _is_json(text) else mask(text, kinds)
+
+
+def _is_json(text: str) -> bool:
+    if not text.lstrip().startswith(("{", "[")):
+        return False
     try:
-        arguments = json.loads(call.arguments)
+        json.loads(text)
     except (ValueError, RecursionError):
-        return call.model_copy(update={"arguments": mask(call.arguments, kinds)})
-    hidden = _value(arguments, kinds)
-    return call if hidden == arguments else call.model_copy(update={"arguments": json.dumps(hidden)})
+        return False
+    return True
 
 
-def _value(value: Any, kinds: Collection[Personal]) -> Any:
-    if isinstance(value, dict):
-        fields = cast("dict[str, Any]", value)
-        return {mask(name, kinds): _value(inner, kinds) for name, inner in fields.items()}
-    if isinstance(value, list):
-        return [_value(inner, kinds) for inner in cast("list[Any]", value)]
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        return value
-    text = str(value)
-    hidden = mask(text, kinds)
-    return value if hidden == text else hidden
+def _scalar(token: str, kinds: Collection[Personal]) -> str:
+    value = str(json.loads(token))
+    hidden = mask(value, kinds)
+    return token if hidden == value else json.dumps(hidden, ensure_ascii=False)
 
 
 def _emails(text: str) -> str:
@@ -107,12 +125,46 @@ def _phones(text: str) -> str:
 
 
 def _cards(text: str) -> str:
-    return CARD.sub(lambda found: "[card]" if _is_card(found[0]) else found[0], text)
+    return DIGITS.sub(_cards_of_run, text)
+
+
+def _cards_of_run(found: re.Match[str]) -> str:
+    """A run of digits without its cards: parts that are grouped as issuers do, and what is left if it is a card."""
+    if not AFTER_DIGITS.match(found.string, found.end()):
+        return found[0]
+    run, sent, begin = found[0], list[str](), 0
+    groups = [group.span() for group in GROUP.finditer(run)]
+    for place, (start, _) in enumerate(groups):
+        end = _card_end(run, groups[place : place + LONGEST_GROUPING]) if start >= begin else 0
+        if end:
+            sent += (_rest(run[begin:start]), "[card]")
+            begin = end
+    return "".join((*sent, _rest(run[begin:])))
+
+
+def _card_end(run: str, groups: Sequence[tuple[int, int]]) -> int:
+    """Where the longest card ends that begins with the first of these groups of digits; 0 if none does."""
+    begin = groups[0][0]
+    if not ISSUERS.match(run, begin):
+        return 0
+    sizes = [end - start for start, end in groups]
+    for count in range(len(groups), 0, -1):
+        end = groups[count - 1][1]
+        if (count == 1 or tuple(sizes[:count]) in GROUPINGS) and _is_card(run[begin:end]):
+            return end
+    return 0
+
+
+def _rest(digits: str) -> str:
+    """What is left of a run: a card too if all of it is one."""
+    return digits.replace(digits.strip(GAPS), "[card]") if _is_card(digits) else digits
 
 
 def _is_card(number: str) -> bool:
-    """Whether the check digit is right: Luhn's formula, ISO/IEC 7812-1, annex B."""
+    """Whether it has the digits of a card, and the check digit is right: Luhn's formula, ISO/IEC 7812-1, annex B."""
     digits = [int(digit) for digit in number if digit.isdigit()]
+    if not LEAST_DIGITS <= len(digits) <= MOST_DIGITS:
+        return False
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
     return len(set(digits)) > 1 and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
 

@@ -36,6 +36,20 @@ PIXEL = "iVBORw0KGgo="
         ("card 4111 1111 1111 1111 expires 12/29", "card [card] expires 12/29"),
         ("4111-1111-1111-1111", "[card]"),
         ("378282246310005", "[card]"),
+        ("4111 1111 1111 1111 12/27 123", "[card] 12/27 123"),
+        ("4111111111111111 123", "[card] 123"),
+        ("1 4111 1111 1111 1111", "1 [card]"),
+        ("3782 822463 10005 1234", "[card] 1234"),
+        ("4111 1111 1111 1111 4242 4242 4242 4242", "[card] [card]"),
+        ("4111111111111111,4242424242424242", "[card],[card]"),
+        ("4111\u00a01111\u00a01111\u00a01111, or 4111.1111.1111.1111.", "[card], or [card]."),
+        ("卡号4111111111111111谢谢", "卡号[card]谢谢"),
+        ("番号は090-1234-5678です", "番号は[phone]です"),
+        ("电话+8613812345678请打", "电话[phone]请打"),
+        ("415-555-0123,415-555-0124", "[phone],[phone]"),
+        ("+14155550123,+14155550124", "[phone],[phone]"),
+        ("Ada,415-555-0123,ada@example.com", "Ada,[phone],[email]"),
+        ("415-555-0123x45, or _415-555-0123_ ext. 7", "[phone], or _[phone]_ ext. 7"),
     ],
 )
 def test_what_has_an_exact_form_is_replaced(said: str, sent: str):
@@ -56,6 +70,11 @@ def test_what_has_an_exact_form_is_replaced(said: str, sent: str):
         "meet me @ the office",
         "id 550e8400-e29b-41d4-a716-446655440000",
         "0000 0000 0000 0000",
+        "2019 2020 2021 2022 2023 2024 2025 2026",
+        "3,0123456789 is a fraction",
+        "see https://shop.example/orders/0123456789",
+        "the build 4111111111111111a",
+        "1,234,567,890,123,456",
     ],
 )
 def test_other_numbers_stay(said: str):
@@ -97,6 +116,15 @@ def test_each_text_of_a_request_is_masked():
     assert masked(request, ()) is request
 
 
+def test_what_strings_of_json_say_is_masked():
+    said = "call me back:\n415-555-0123\n4111 1111 1111 1111\nada@example.com"
+    material = json.dumps({"turns": [{"turn": 1, "text": said, "price": 1.50}]}, ensure_ascii=False)
+    sent = masked(ChatRequest(messages=(Message(role="user", content=material),), max_tokens=10), EVERY_KIND)
+    assert isinstance(sent, ChatRequest)
+    content = sent.messages[0].content
+    assert content == material.replace(json.dumps(said)[1:-1], "call me back:\\n[phone]\\n[card]\\n[email]")
+
+
 def test_texts_to_embed_are_masked_and_tokens_are_not():
     sent = masked(EmbeddingRequest(inputs=("ada@example.com", (1, 2))), EVERY_KIND)
     assert sent == EmbeddingRequest(inputs=("[email]", (1, 2)))
@@ -115,5 +143,6 @@ def test_masking_again_changes_nothing(text: str):
 
 def test_long_hostile_text_takes_linear_time():
     """A run of characters that could begin a match everywhere: with a quadratic rule this takes minutes."""
-    for one in ("a", "1", "1 ", "+1", "a@", "a.", "0", "(1"):
+    for one in ("a", "1", "1 ", "1234 ", "4111 1111 1111 1111 ", "+1", "a@", "a.", "0", "(1"):
         mask(one * 200_000, EVERY_KIND)
+        mask(f"{one * 200_000}x", EVERY_KIND)

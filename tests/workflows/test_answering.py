@@ -250,7 +250,7 @@ class TestEmpty:
         assert (error.type, len(engine.asks), engine.pauses) == (EmptyReply.__name__, MAX_ASKS, [])
 
     def test_the_room_has_a_limit(self):
-        assert chat_request(job().input, PROMPT, 20).max_tokens == 100_000
+        assert chat_request(job().input, PROMPT, 20).max_tokens == 128_000
 
 
 class TestFilter:
