@@ -24,7 +24,8 @@ EVERY_KIND = tuple(Personal)
 # The longest local part, and the longest label of a domain: RFC 5321, 4.5.3.1, and RFC 1035, 2.3.4.
 EMAIL = re.compile(r"(?<![\w.+-])[\w.!#$%&'*+/=?^`{|}~-]{1,64}@(?:[\w-]{1,63}\.){1,8}[\w-]{2,63}")
 GAPS = " \u00a0\u2011\u2013-"
-# Digits in which a card may be: 13 or more, which may be grouped. Four digits before a comma are not a group of thousands.
+# Digits in which a card may be: 13 or more, which may be grouped. Four digits before a comma are not a group of a
+# larger number.
 DIGITS = re.compile(
     rf"(?:(?<![A-Za-z\d.,+-])|(?<=\d{{4}},))(?:\d{{4}}(?:\.\d{{4}}){{3}}(?!\.?\d)|\d(?:[{GAPS}]?\d){{12,}}+)"
 )
