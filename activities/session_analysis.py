@@ -24,7 +24,7 @@ from parley.domain.coaching.rule_based import rule_based
 from parley.domain.coaching.trends import EARLIER_SESSIONS, Past, Trends, trends
 from parley.domain.errors import ContextTooLong, EmptyReply, InsufficientEnergy, InvalidInput, ProviderNotConfigured
 from parley.domain.habits import Habits, habits
-from parley.domain.hearing import NOT_COMPARED, beyond_recording, mismatch, session_of, transcript_of
+from parley.domain.hearing import NOT_COMPARED, Hearing, Owner, beyond_recording, mismatch, session_of, transcript_of
 from parley.domain.requests import Finish, Reply, Request, SpokenWord, TranscriptionRequest, request_id
 from parley.domain.routing import Candidate, Option, Order, RoutingRequest, rank
 from parley.domain.session import Session
@@ -172,8 +172,7 @@ class SessionAnalysisActivities:
         assert job.hearing is not None  # noqa: S101 - only such a job has this step
         sound = await self._sound(step)
         settled = await self._pay(step, Step.HEAR, VOICE_ACTION, sound.request, step.hearing_request)
-        transcript = transcript_of(sound.words(settled.reply), sound.language(settled.reply))
-        session = session_of(transcript, job.hearing, job.owner, seconds=sound.request.audio_seconds)
+        session = await asyncio.to_thread(sound.session, settled.reply, job.hearing, job.owner)
         async with self._database.transaction() as tx:
             sha256 = await save_session(tx, job.workspace_id, session)
             await analyses.store_parts(tx, job.workspace_id, step.job_key, session_sha256=sha256)
@@ -349,9 +348,11 @@ class Sound(NamedTuple):
         assert reply.kind == "transcription"  # noqa: S101 - it answers a request of this kind
         return tuple(own_words(self.apart, reply.words)) if self.apart else reply.words
 
-    def language(self, reply: Reply) -> str:
+    def session(self, reply: Reply, hearing: Hearing, owner: Owner) -> Session:
+        """The session of what was recognised; for hours of speech it takes a second."""
         assert reply.kind == "transcription"  # noqa: S101 - it answers a request of this kind
-        return reply.language
+        transcript = transcript_of(self.words(reply), reply.language)
+        return session_of(transcript, hearing, owner, seconds=self.request.audio_seconds)
 
 
 class Material(NamedTuple):

@@ -22,6 +22,9 @@ LOUD, SILENT = 95, 0.1
 # time with speech. Two microphones in one room hear both speakers nearly alike.
 APART = 2.0
 MOSTLY = 0.5
+# Each channel is the loudest for this share of the time with speech, at least: one that never is has no speaker, and
+# all voices may be on the other.
+LEAST_SHARE = 0.01
 # A word that is so much quieter on its own channel than on another is the other speaker's, heard through the line.
 CROSSTALK = 0.2
 
@@ -72,7 +75,10 @@ def _are_apart(found: Levels) -> bool:
 
     second, loudest = np.sort(found.values, axis=0)[-2:]
     spoken = loudest > SILENT * np.percentile(loudest, LOUD)
-    return bool(spoken.any()) and float((loudest > APART * second)[spoken].mean()) >= MOSTLY
+    if not spoken.any() or float((loudest > APART * second)[spoken].mean()) < MOSTLY:
+        return False
+    of_channel = np.bincount(found.values.argmax(axis=0)[spoken], minlength=found.channels)
+    return bool(of_channel.min() >= LEAST_SHARE * spoken.sum())
 
 
 def speakers_apart(audio: bytes) -> Levels | None:

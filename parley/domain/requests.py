@@ -397,14 +397,15 @@ class SpeechRequest(Model):
 Request = ChatRequest | TranscriptionRequest | EmbeddingRequest | SpeechRequest
 
 
-# A recording is transcribed faster than it plays, also on a busy machine.
+# A channel of a recording is transcribed faster than it plays, also on a busy machine.
 SECONDS_PER_AUDIO_SECOND = 0.5
 
 
 def longest_seconds(request: Request, timeout: float) -> float:
-    """How long one call may take: the timeout of a provider, and for a recording more by its length."""
-    extra = request.audio_seconds * SECONDS_PER_AUDIO_SECOND if isinstance(request, TranscriptionRequest) else 0.0
-    return timeout + extra
+    """How long one call may take: the timeout of a provider, and for a recording more by its length and channels."""
+    if not isinstance(request, TranscriptionRequest):
+        return timeout
+    return timeout + request.audio_seconds * request.channels * SECONDS_PER_AUDIO_SECOND
 
 
 # No context window is as large and no recording as long: a greater count is an error of the provider.

@@ -142,34 +142,50 @@ class Session(Model):
 
 def merged(turns: Sequence[Turn]) -> tuple[Turn, ...]:
     """The turns, in which a speech that was cut into pieces is one."""
-    whole: list[Turn] = []
+    speeches: list[list[Turn]] = []
+    end = 0.0
     for turn in turns:
-        if whole and _continues(whole[-1], turn):
-            whole[-1] = _joined(whole[-1], turn)
+        if speeches and _continues(speeches[-1][-1], end, turn):
+            speeches[-1].append(turn)
+            end = max(end, turn.end)
         else:
-            whole.append(turn)
-    return tuple(whole)
+            speeches.append([turn])
+            end = turn.end
+    return tuple(map(_joined, speeches))
 
 
-def _continues(last: Turn, turn: Turn) -> bool:
+def _continues(last: Turn, end: float, turn: Turn) -> bool:
+    """Whether a turn goes on with a speech. `last`: its last piece. `end`: of the speech."""
     same = (last.role, last.speaker, bool(last.words)) == (turn.role, turn.speaker, bool(turn.words))
-    return same and turn.start - last.end <= SAME_TURN_SECONDS and last.end - turn.start <= OVERLAP_SECONDS
+    return same and turn.start - end <= SAME_TURN_SECONDS and end - turn.start <= OVERLAP_SECONDS
 
 
-def _joined(last: Turn, turn: Turn) -> Turn:
-    words = tuple(sorted((*last.words, *turn.words), key=lambda word: word.start))
-    text = f"{last.text.rstrip()} {turn.text.lstrip()}"
-    pieces = () if words else _pieces(last, turn)
-    return last.model_copy(update={"end": max(last.end, turn.end), "text": text, "words": words, "pieces": pieces})
+def _joined(speech: Sequence[Turn]) -> Turn:
+    """The pieces of a speech as one turn: in one step, since a speech of hours has thousands of them."""
+    first = speech[0]
+    if len(speech) == 1:
+        return first
+    words = sorted((word for turn in speech for word in turn.words), key=lambda word: word.start)
+    inner = (turn.text.strip() for turn in speech[1:-1])
+    return first.model_copy(
+        update={
+            "end": max(turn.end for turn in speech),
+            "text": " ".join((first.text.rstrip(), *inner, speech[-1].text.lstrip())),
+            "words": tuple(words),
+            "pieces": () if words else _pieces(speech),
+        }
+    )
 
 
-def _pieces(last: Turn, turn: Turn) -> tuple[tuple[float, float], ...]:
-    """The pieces of both turns, those as one between which there is no gap."""
-    *before, (start, end) = last.spoken
-    (following, until), *after = turn.spoken
-    both = [(start, max(end, until))] if following <= end else [(start, end), (following, until)]
-    pieces = (*before, *both, *after)
-    return pieces if len(pieces) > 1 else ()
+def _pieces(speech: Sequence[Turn]) -> tuple[tuple[float, float], ...]:
+    """The pieces of a speech, those as one between which there is no gap."""
+    pieces: list[tuple[float, float]] = []
+    for start, end in (piece for turn in speech for piece in turn.spoken):
+        if pieces and start <= pieces[-1][1]:
+            pieces[-1] = pieces[-1][0], max(pieces[-1][1], end)
+        else:
+            pieces.append((start, end))
+    return tuple(pieces) if len(pieces) > 1 else ()
 
 
 def _repaired(given: dict[str, Any]) -> dict[str, Any]:

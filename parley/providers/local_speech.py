@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from parley.audio import Sound, decode_blocks
@@ -56,7 +57,15 @@ class LocalSpeechAdapter:
         if not isinstance(request, TranscriptionRequest):
             raise BadRequest(NAME, f"cannot serve a request of the kind {request.kind}")
         async with self._busy:
-            return await asyncio.to_thread(_transcribed, request, model)
+            stopping = Event()
+            running = asyncio.ensure_future(asyncio.to_thread(_transcribed, request, model, stopping))
+            try:
+                return await asyncio.shield(running)
+            except asyncio.CancelledError:
+                # The thread ends after the segment at hand: until then the next recording would run beside it.
+                stopping.set()
+                await asyncio.gather(running, return_exceptions=True)
+                raise
 
     async def stream(self, request: Request, model: str, attempt_id: str) -> AsyncGenerator[Delta | Reply]:
         """A recording is transcribed whole, so that there is nothing before the reply."""
@@ -72,8 +81,12 @@ class LocalSpeechAdapter:
         """The model stays loaded, for the next adapter of this process."""
 
 
-def _transcribed(request: TranscriptionRequest, model: str) -> TranscriptionReply:
-    """Decode and transcribe; it takes seconds of CPU time for each minute.
+class _Stopped(Exception):
+    """The caller waits no more."""
+
+
+def _transcribed(request: TranscriptionRequest, model: str, stopping: Event) -> TranscriptionReply:
+    """Decode and transcribe; it takes seconds of CPU time for each minute. `stopping`: ends it after a segment.
 
     Raises:
         BadRequest: the recording cannot be decoded.
@@ -81,18 +94,18 @@ def _transcribed(request: TranscriptionRequest, model: str) -> TranscriptionRepl
     """
     whisper = _loaded(model)
     try:
-        return _heard(whisper, request, model)
+        return _heard(whisper, request, model, stopping)
     except InvalidInput as error:
         raise BadRequest(NAME, error.problem) from None
 
 
-def _heard(whisper: Any, request: TranscriptionRequest, model: str) -> TranscriptionReply:
+def _heard(whisper: Any, request: TranscriptionRequest, model: str, stopping: Event) -> TranscriptionReply:
     words: list[SpokenWord] = []
     voices = Voices()
     language, seconds = "", 0.0
     for piece in _pieces(decode_blocks(request.audio, rate=RATE)):
         for samples, speaker in _speakers(piece, request.channels):
-            found, spoken = _words(whisper, samples, start=seconds, speaker=speaker)
+            found, spoken = _words(whisper, samples, stopping, start=seconds, speaker=speaker)
             words += found
             language = language or (spoken if found else "")
             if request.channels == 1:
@@ -134,7 +147,9 @@ def _speakers(piece: Sound, channels: int) -> list[tuple[Samples, str]]:
     return [(samples, channel_label(number)) for number, samples in enumerate(piece.channels, start=1)]
 
 
-def _words(whisper: Any, samples: Samples, *, start: float, speaker: str) -> tuple[list[SpokenWord], str]:
+def _words(
+    whisper: Any, samples: Samples, stopping: Event, *, start: float, speaker: str
+) -> tuple[list[SpokenWord], str]:
     """The words of a piece that starts at so many seconds, and their language."""
     segments, info = whisper.transcribe(
         samples,
@@ -144,7 +159,11 @@ def _words(whisper: Any, samples: Samples, *, start: float, speaker: str) -> tup
         vad_filter=True,
         condition_on_previous_text=False,
     )
-    found = [_word(word, start, speaker) for segment in segments for word in segment.words or ()]
+    found: list[SpokenWord] = []
+    for segment in segments:  # each is transcribed as it is asked for
+        found += (_word(word, start, speaker) for word in segment.words or ())
+        if stopping.is_set():
+            raise _Stopped
     return [word for word in found if word.text], info.language
 
 

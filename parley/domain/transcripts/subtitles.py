@@ -57,14 +57,25 @@ def read(text: str, where: str) -> Transcript:
     return Transcript(passages=tuple(_named_on(passages)))
 
 
-def _form_of_names(lines: list[str]) -> re.Pattern[str]:
-    """How the first line of a cue names its speaker."""
-    first = [line.strip() for above, line in pairwise(lines) if "-->" in above]
-    names = Counter(found[1] for line in first if (found := REVERSED_NAMED.match(line)) and ", " in found[1])
-    return REVERSED_NAMED if any(count > 1 for count in names.values()) else NAMED
+def _form_of_names(lines: list[str]) -> re.Pattern[str] | None:
+    """How the first line of a cue names its speaker; None: the file has no names.
+
+    "So the question is: can we?" begins as a name does. A file has names where one of them is there twice, or half of
+    the cues have one.
+    """
+    first = [TAG.sub("", line).strip() for above, line in pairwise(lines) if "-->" in above]
+    reversed_names = [found[1] for line in first if (found := REVERSED_NAMED.match(line)) and ", " in found[1]]
+    if _is_repeated(reversed_names):
+        return REVERSED_NAMED
+    names = [found[1] for line in first if (found := NAMED.match(line))]
+    return NAMED if _is_repeated(names) or 2 * len(names) >= len(first) else None
 
 
-def _cue(timing: str, lines: list[str], where: str, number: int, named: re.Pattern[str]) -> list[Passage]:
+def _is_repeated(names: list[str]) -> bool:
+    return any(count > 1 for count in Counter(names).values())
+
+
+def _cue(timing: str, lines: list[str], where: str, number: int, named: re.Pattern[str] | None) -> list[Passage]:
     found = TIMING.fullmatch(timing)
     if found is None:
         raise InvalidInput("is not a time: write 00:00:01.000 --> 00:00:04.000", where=where, field=f"line {number}")
@@ -80,7 +91,7 @@ def _cue(timing: str, lines: list[str], where: str, number: int, named: re.Patte
     ]
 
 
-def _voices(joined: str, lines: list[str], named: re.Pattern[str]) -> list[tuple[str, str]]:
+def _voices(joined: str, lines: list[str], named: re.Pattern[str] | None) -> list[tuple[str, str]]:
     """What each speaker says in a cue: by tags of voices, or by the names at the beginnings of its lines."""
     tags = list(VOICE.finditer(joined))
     ends = [*(tag.start() for tag in tags[1:]), len(joined)]
@@ -90,7 +101,9 @@ def _voices(joined: str, lines: list[str], named: re.Pattern[str]) -> list[tuple
     return [(speaker, text) for speaker, text in cleaned if text]
 
 
-def _named_lines(lines: list[str], named: re.Pattern[str]) -> list[tuple[str, str]]:
+def _named_lines(lines: list[str], named: re.Pattern[str] | None) -> list[tuple[str, str]]:
+    if named is None:
+        return [("", " ".join(lines))]
     said: list[tuple[str, str]] = []
     for number, line in enumerate(lines):
         found = (NAMED_AGAIN if number else named).match(line)
