@@ -47,7 +47,8 @@ async def create_embeddings(caller: CurrentCaller, request: Request) -> Response
         running = asyncio.ensure_future(gateway.inline.embed(asked, key))
         result = await finished(gateway, request, running)
     headers = {MODE: Mode.INLINE.value} | described(result.meta)
-    return JSONResponse(_body(result, packed=form == "base64"), headers=headers)
+    # Vectors as numbers are megabytes of JSON: made here, they would hold up every other request.
+    return await asyncio.to_thread(lambda: JSONResponse(_body(result, packed=form == "base64"), headers=headers))
 
 
 def read(fields: Fields, caller: Caller, chosen: Mapping[str, str]) -> tuple[EmbeddingInput, str]:

@@ -28,7 +28,10 @@ ADD_CHUNK = text("""
     VALUES (:workspace_id, :document_id, :number, :heading, :text,
             setweight(to_tsvector('english', :named), 'A') || setweight(to_tsvector('english', :said), 'D'),
             :embedding, :embedded_by)""").bindparams(bindparam("embedding", type_=VECTOR))
-LEXEMES = text("SELECT tsvector_to_array(to_tsvector('english', :asked))")
+# The words of a text, the last one first: the end of a long text has its question.
+LEXEMES = text("""
+    SELECT coalesce(array_agg(lexeme ORDER BY positions[array_upper(positions, 1)] DESC, lexeme), '{}')
+    FROM unnest(to_tsvector('english', :asked))""")
 # BM25 without the length of a passage, because passages are about equally long. A lexeme that few passages of the
 # workspace have weighs more.
 BY_WORDS = text("""
@@ -143,7 +146,7 @@ async def remove(tx: AsyncSession, workspace_id: str, document: UUID) -> None:
     Raises:
         NotFound: the workspace has no such document.
     """
-    await _remove_chunks(tx, workspace_id, document)
+    # The document first: that waits for an addition of it, whose passages are removed then, too.
     removing = (
         delete(StoredDocument)
         .where(col(StoredDocument.workspace_id) == workspace_id, col(StoredDocument.document_id) == document)
@@ -151,6 +154,7 @@ async def remove(tx: AsyncSession, workspace_id: str, document: UUID) -> None:
     )
     if (await tx.execute(removing)).first() is None:
         raise NotFound(f"workspace {workspace_id!r} has no document {document}: see `parley knowledge list`")
+    await _remove_chunks(tx, workspace_id, document)
 
 
 async def search(

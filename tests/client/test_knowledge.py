@@ -5,14 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from temporalio.client import Client as TemporalClient
 
 from parley import AddOutcome, Backend, DocumentKind, InvalidInput, NotFound
 from parley.client import knowledge as knowledge_module
 from parley.client.knowledge import Knowledge, files_of
+from parley.domain.knowledge import chunks_of, read_document
 from parley.settings import Settings
 from parley.storage import knowledge as storage
 from parley.storage.database import Database
+from tests.parts import until
 
 HOURS = """# Visiting the pool
 
@@ -123,6 +126,33 @@ async def test_a_removed_document_is_not_found(base: Base):
         await knowledge.remove("pool.md")
 
 
+async def test_removing_a_document_that_is_added_again_meanwhile_leaves_none_of_its_passages(
+    base: Base, database: Database
+):
+    added = await base(vectors="off").add(HOURS, name="pool.md")
+    document = read_document(REFUNDS.encode(), DocumentKind.TEXT)
+    waiting = text("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+
+    async def is_waiting() -> bool:
+        async with database.reads() as tx:
+            return (await tx.execute(waiting)).first() is not None
+
+    async with database.transaction() as tx:
+        await storage.put(tx, "acme", "pool.md", "another", document, chunks_of(document))
+        removing = asyncio.create_task(base().remove(added.document.id))
+        assert await until(is_waiting)
+    await removing
+    async with database.reads() as tx:
+        assert (await tx.execute(text("SELECT count(*) FROM knowledge_chunks"))).scalar_one() == 0
+
+
+async def test_the_last_words_of_a_long_question_count(base: Base, database: Database):
+    await base(vectors="off").add(HOURS, name="pool.md")
+    before = " ".join(f"aa{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(100))
+    async with database.reads() as tx:
+        assert await storage.rank_by_words(tx, "acme", f"{before} is the pool closed on Sundays")
+
+
 PAGE = """<!DOCTYPE html><html><head><title>The &amp; garden</title><style>p {color: red}</style>
 <script>document.write("tulips cost 99 dollars")</script></head><body>
 <nav><a href="/">Home</a></nav><h1>Garden</h1><h2>Roses</h2><p>Roses need water twice a week,
@@ -152,8 +182,8 @@ def pdf(*pages: str) -> bytes:
         f"<< /Type /Pages /Kids [{kids}] /Count {count} >>",
         "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
     ]
-    for at, text in enumerate(pages):
-        stream = f"BT /F1 12 Tf 20 100 Td ({text}) Tj ET"
+    for at, shown in enumerate(pages):
+        stream = f"BT /F1 12 Tf 20 100 Td ({shown}) Tj ET"
         objects += [
             f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 200] /Contents {5 + 2 * at} 0 R "
             "/Resources << /Font << /F1 3 0 R >> >> >>",

@@ -21,8 +21,29 @@ CHARSETS = re.compile(
     r"utf-?8|us-ascii|iso-?8859-\d{1,2}|latin-?1|windows-125\d|koi8-[ru]|shift_jis|euc-(?:jp|kr)|gb(?:k|2312|18030)|big5",
     re.IGNORECASE,
 )
-HTML_START = re.compile(r"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
-FRONT_MATTER = re.compile(r"\A---\n.*?\n(?:---|\.\.\.)\n", re.DOTALL)
+# Declared encodings that browsers read as larger ones: https://encoding.spec.whatwg.org/#names-and-labels
+READ_AS = {
+    "us-ascii": "cp1252",
+    "latin1": "cp1252",
+    "latin-1": "cp1252",
+    "iso-8859-1": "cp1252",
+    "iso8859-1": "cp1252",
+    "iso-8859-9": "cp1254",
+    "iso8859-9": "cp1254",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "shift_jis": "cp932",
+    "euc-kr": "cp949",
+}
+UTF8_MARK, UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+# Possessive: without a match, comments are not divided in other ways.
+HTML_START = re.compile(
+    r"\s*+(?:<!--(?:(?!-->).)*+-->\s*+)*+<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
+)
+# Fields of YAML between two rules. A text may begin with a rule, too.
+FRONT_MATTER = re.compile(
+    r"\A---\n[\w.-]+[ \t]*:.*\n(?:(?:[\w.-]+[ \t]*:.*|[ \t].*|-[ \t].*|#.*|)\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)"
+)
 FENCE = re.compile(r"[ ]{0,3}(```|~~~)")
 HEADING = re.compile(r"[ ]{0,3}(#{1,6})[ \t]+(.*?)[ \t#]*$")
 UNDERLINE = re.compile(r"[ ]{0,3}(=+|-{2,})[ \t]*$")
@@ -83,7 +104,7 @@ def read_document(content: bytes, kind: DocumentKind, pages: tuple[str, ...] = (
         InvalidInput: it is not text in a known encoding, too long, or has nothing to read.
     """
     if kind is DocumentKind.PDF:
-        made = Document(kind, "", tuple(Section((f"page {at}",), page) for at, page in enumerate(pages, 1)))
+        made = Document(kind, "", tuple(Section((f"page {at}",), storable(page)) for at, page in enumerate(pages, 1)))
     else:
         text = storable(decoded(content, kind)).replace("\r\n", "\n").replace("\r", "\n")
         made = READERS[kind](text)
@@ -118,19 +139,24 @@ def decoded(content: bytes, kind: DocumentKind) -> str:
     Raises:
         InvalidInput: they are not text.
     """
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    declared = DECLARED_CHARSET.search(content[:2048]) if kind is DocumentKind.HTML else None
-    if declared and CHARSETS.fullmatch(declared[1].decode("ascii")):
-        encoding = declared[1].decode("ascii")
-    if encoding.lower() in ("utf-8", "utf8"):
-        encoding = "utf-8-sig"
     try:
-        text = content.decode(encoding)
+        text = content.decode(_encoding(content, kind))
     except (UnicodeDecodeError, LookupError):
         raise InvalidInput("is not text, Markdown, HTML or PDF, or not in UTF-8: save it as UTF-8") from None
     if "\0" in text[:10_000]:
         raise InvalidInput("is not text, Markdown, HTML or PDF: it has NUL characters")
     return text
+
+
+def _encoding(content: bytes, kind: DocumentKind) -> str:
+    """The encoding by the mark at the beginning, else as an HTML page declares, else UTF-8."""
+    if content.startswith(UTF16_MARKS):
+        return "utf-16"
+    declared = DECLARED_CHARSET.search(content[:2048]) if kind is DocumentKind.HTML else None
+    name = declared[1].decode("ascii").lower() if declared else ""
+    if content.startswith(UTF8_MARK) or name in ("utf-8", "utf8") or not CHARSETS.fullmatch(name):
+        return "utf-8-sig"
+    return READ_AS.get(name, name)
 
 
 def _read_text(text: str) -> Document:
@@ -195,6 +221,7 @@ class _Page(HTMLParser):
         self.outline = _Outline()
         self._hidden = 0
         self._heading: list[str] | None = None
+        self._level = 0
         self._title: list[str] | None = None
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
@@ -202,8 +229,12 @@ class _Page(HTMLParser):
         if tag == "title":
             self._title = []
         elif tag in HEADINGS:
-            self._heading = []
+            self._end_heading()
+            self._heading, self._level = [], HEADINGS[tag]
         elif tag in BLOCKS:
+            # Pages forget to end a heading: it ends where another block begins. Some wrap its text in one.
+            if tag != "br" and not is_blank("".join(self._heading or ())):
+                self._end_heading()
             self._say("\n\n" if tag in ("p", "div", "section", "ul", "ol", "table") else "\n")
             self._say("- " if tag == "li" else "")
         elif tag in ("td", "th"):
@@ -214,11 +245,19 @@ class _Page(HTMLParser):
         if tag == "title" and self._title is not None:
             self.outline.title = self.outline.title or one_line("".join(self._title), TITLE_CHARACTERS)
             self._title = None
-        elif tag in HEADINGS and self._heading is not None:
-            heading, self._heading = "".join(self._heading), None
-            self.outline.open(HEADINGS[tag], heading)
+        elif tag in HEADINGS:
+            self._end_heading()
         elif tag in BLOCKS:
             self._say("\n")
+
+    def close(self) -> None:
+        super().close()
+        self._end_heading()
+
+    def _end_heading(self) -> None:
+        if self._heading is not None:
+            heading, self._heading = "".join(self._heading), None
+            self.outline.open(self._level, heading)
 
     def handle_data(self, data: str) -> None:
         if not self._hidden:
