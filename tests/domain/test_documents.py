@@ -65,6 +65,11 @@ def test_pages_of_a_pdf_may_have_characters_that_cannot_be_stored():
     section.text.encode()
 
 
+def test_a_heading_as_long_as_a_file_takes_linear_time():
+    assert read_document(f"# {'a # ' * 100_000}b ##\nText".encode(), DocumentKind.MARKDOWN).title.startswith("a # a")
+    assert read_document(b"# a b ##\nText", DocumentKind.MARKDOWN).title == "a b"
+
+
 def test_comments_before_text_take_linear_time():
     comments = "<!-- -->" * 200
     assert kind_of("notes", f"{comments}text".encode()) is DocumentKind.MARKDOWN

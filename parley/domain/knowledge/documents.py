@@ -45,7 +45,7 @@ FRONT_MATTER = re.compile(
     r"\A---\n[\w.-]+[ \t]*:.*\n(?:(?:[\w.-]+[ \t]*:.*|[ \t].*|-[ \t].*|#.*|)\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)"
 )
 FENCE = re.compile(r"[ ]{0,3}(```|~~~)")
-HEADING = re.compile(r"[ ]{0,3}(#{1,6})[ \t]+(.*?)[ \t#]*$")
+HEADING = re.compile(r"[ ]{0,3}(#{1,6})[ \t]+(.*)")
 UNDERLINE = re.compile(r"[ ]{0,3}(=+|-{2,})[ \t]*$")
 SUFFIXES = {
     ".txt": DocumentKind.TEXT,
@@ -172,7 +172,7 @@ def _read_markdown(text: str) -> Document:
         heading = None if is_code else HEADING.match(line)
         underline = UNDERLINE.match(following) if line.strip() and not is_code else None
         if heading:
-            outline.open(len(heading[1]), heading[2])
+            outline.open(len(heading[1]), heading[2].rstrip(" \t#"))
         elif underline and not line.lstrip().startswith(("-", "|", "#", ">", "*")):
             outline.open(1 if underline[1].startswith("=") else 2, line)
         elif not (UNDERLINE.match(line) and not is_code):
