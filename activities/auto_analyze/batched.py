@@ -14,13 +14,8 @@ from activities.auto_analyze.meaning import Meaning
 from activities.auto_analyze.reassigning import answered_in_batches
 from activities.boundary import without_boundary
 from activities.paid_submissions import LineRequest
-from parley.domain.auto_analyze.contract import (
-    ClassifyOutcome,
-    ClassifyStep,
-    Phase,
-    ReassignOutcome,
-    ReassignStep,
-)
+from parley.domain.auto_analyze.contract import Phase
+from parley.domain.auto_analyze.steps import ClassifyOutcome, ClassifyStep, ReassignOutcome, ReassignStep
 from parley.domain.auto_analyze.submissions import SubmissionStep, Submit
 from parley.domain.requests import Provider, Request
 from parley.domain.requests import fingerprint as fingerprint_of

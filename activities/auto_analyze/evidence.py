@@ -12,7 +12,7 @@ from parley.domain.auto_analyze.batching import (
     comparison_tokens,
     tokens_of_instructions,
 )
-from parley.domain.auto_analyze.contract import Job, LabelKind, ResolveStep
+from parley.domain.auto_analyze.contract import Job, LabelKind
 from parley.domain.auto_analyze.evidence import (
     SAMPLED_SESSIONS,
     LabelEvidence,
@@ -22,6 +22,7 @@ from parley.domain.auto_analyze.evidence import (
 )
 from parley.domain.auto_analyze.likeness import Likeness
 from parley.domain.auto_analyze.merging import chunks, spelled_alike, unlocked
+from parley.domain.auto_analyze.steps import ResolveStep
 from parley.domain.chat import ChatMessage
 from parley.domain.requests import request_id
 from parley.storage import auto_analyze as runs

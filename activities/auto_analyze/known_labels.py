@@ -9,9 +9,10 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
-from parley.domain.auto_analyze.contract import ClassifyStep, LabelKind, Phase
+from parley.domain.auto_analyze.contract import LabelKind, Phase
 from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.auto_analyze.nearest import Labels, NearestLabels
+from parley.domain.auto_analyze.steps import ClassifyStep
 from parley.domain.requests import Provider
 from parley.storage import auto_analyze as runs
 from parley.storage import label_evidence

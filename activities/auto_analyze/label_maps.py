@@ -7,18 +7,17 @@ from temporalio import activity
 
 from activities.auto_analyze.evidence import LAST_LEVEL
 from activities.boundary import boundary
-from parley.domain.auto_analyze.contract import (
+from parley.domain.auto_analyze.contract import Job, LabelKind
+from parley.domain.auto_analyze.label_maps import LabelMap, MapAction
+from parley.domain.auto_analyze.labels import duplicates
+from parley.domain.auto_analyze.steps import (
     AppliedConflicts,
     ApplyConflicts,
     ApproveStep,
-    Job,
-    LabelKind,
     LabelsApproved,
     ProposedMerges,
     ProposeMerges,
 )
-from parley.domain.auto_analyze.label_maps import LabelMap, MapAction
-from parley.domain.auto_analyze.labels import duplicates
 from parley.storage import auto_analyze as runs
 from parley.storage import label_maps
 from parley.storage.database import Database

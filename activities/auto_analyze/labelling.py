@@ -22,20 +22,7 @@ from parley.domain.auto_analyze.batching import (
     prompt_budget,
     tokens_of_instructions,
 )
-from parley.domain.auto_analyze.contract import (
-    ACTION,
-    ClassifyOutcome,
-    ClassifyStep,
-    CondenseStep,
-    Job,
-    LabelKind,
-    ReassignOutcome,
-    ReassignStep,
-    RequestOutcome,
-    ResolveOutcome,
-    ResolveStep,
-    StepUsage,
-)
+from parley.domain.auto_analyze.contract import ACTION, Job, LabelKind
 from parley.domain.auto_analyze.evidence import opening
 from parley.domain.auto_analyze.merging import merges_of, read_groups
 from parley.domain.auto_analyze.nearest import Fitting, NearestLabels
@@ -47,6 +34,17 @@ from parley.domain.auto_analyze.prompts import (
 )
 from parley.domain.auto_analyze.quotes import with_checked_quotes
 from parley.domain.auto_analyze.reassigning import Doubt, read_decisions
+from parley.domain.auto_analyze.steps import (
+    ClassifyOutcome,
+    ClassifyStep,
+    CondenseStep,
+    ReassignOutcome,
+    ReassignStep,
+    RequestOutcome,
+    ResolveOutcome,
+    ResolveStep,
+    StepUsage,
+)
 from parley.domain.auto_analyze.taxonomy import Allowed, within
 from parley.domain.auto_analyze.validation import SessionLabels, Verdict, judge, no_text_labels
 from parley.domain.capabilities import UNKNOWN_MODEL, narrower

@@ -11,9 +11,10 @@ from temporalio import activity
 from activities.auto_analyze.evidence import labels_to_choose
 from activities.auto_analyze.meaning import LabelVectors, Meaning
 from parley.domain.auto_analyze.batching import choice_tokens, comparison_room, comparison_tokens
-from parley.domain.auto_analyze.contract import Aspect, Job, LabelKind, ReassignStep
+from parley.domain.auto_analyze.contract import Aspect, Job, LabelKind
 from parley.domain.auto_analyze.evidence import SAMPLED_SESSIONS, LabelEvidence, opening
 from parley.domain.auto_analyze.reassigning import Choices, Doubt, Labelled, parts
+from parley.domain.auto_analyze.steps import ReassignStep
 from parley.domain.capabilities import window
 from parley.domain.chat import ChatMessage
 from parley.domain.requests import request_id

@@ -14,42 +14,44 @@ from activities.candidates import Candidates
 from parley.domain.auto_analyze.batching import cuts, even_quota, labels_that_fit, left_out, tokens_of_instructions
 from parley.domain.auto_analyze.contract import (
     PHASE_OF_STEP,
-    AppliedReassignment,
-    ApplyReassignment,
-    Batch,
-    BatchStep,
     BudgetIsSet,
-    ClassifyOutcome,
-    CloseStep,
-    ConflictPlan,
-    CopyLabels,
-    FallbackStep,
-    FinishStep,
     Job,
-    LooksLeft,
     Phase,
     Plan,
-    PlanBatches,
-    PlanConflicts,
     PlannedBatches,
-    PlanProbes,
-    PlanReassignment,
-    Probes,
-    ReadLooks,
     ReadProgress,
     ReassignmentPlan,
     RunProgress,
-    Saturation,
     SetBudget,
     Statistics,
-    TakeBatches,
-    TakenBatches,
 )
 from parley.domain.auto_analyze.estimate import discovery_quota, idle_streams, set_aside_usd
 from parley.domain.auto_analyze.probing import AT_ONCE, LONGEST_PROBE_TOKENS, drawn, probe_batches, probe_count
 from parley.domain.auto_analyze.processing import with_batch_api
 from parley.domain.auto_analyze.quotes import warning_of
 from parley.domain.auto_analyze.sampling import coverage, least_sample, processing_order
+from parley.domain.auto_analyze.steps import (
+    AppliedReassignment,
+    ApplyReassignment,
+    Batch,
+    BatchStep,
+    ClassifyOutcome,
+    CloseStep,
+    ConflictPlan,
+    CopyLabels,
+    FallbackStep,
+    FinishStep,
+    LooksLeft,
+    PlanBatches,
+    PlanConflicts,
+    PlanProbes,
+    PlanReassignment,
+    Probes,
+    ReadLooks,
+    Saturation,
+    TakeBatches,
+    TakenBatches,
+)
 from parley.domain.auto_analyze.validation import SessionLabels, fallback_labels
 from parley.domain.errors import InvalidInput
 from parley.domain.pricing import rates_for

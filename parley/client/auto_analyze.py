@@ -28,7 +28,6 @@ from parley.domain.auto_analyze.contract import (
     RESUME,
     SET_STREAMS,
     WORKFLOW,
-    ApproveLabels,
     AutoAnalyzeInput,
     AutoAnalyzeProgress,
     DiscoveryTerms,
@@ -50,6 +49,7 @@ from parley.domain.auto_analyze.estimate import RunEstimate, Speed, Workload, es
 from parley.domain.auto_analyze.label_maps import LabelPair
 from parley.domain.auto_analyze.overview import EarlierRun, QuotedSession, RunOverview
 from parley.domain.auto_analyze.processing import BATCH_PROVIDERS, Processing
+from parley.domain.auto_analyze.steps import ApproveLabels
 from parley.domain.auto_analyze.taxonomy import Taxonomy
 from parley.domain.costs import Costs
 from parley.domain.errors import InvalidInput, LabelsChanged, NotFound, UnpricedModel

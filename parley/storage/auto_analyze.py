@@ -36,14 +36,7 @@ from sqlalchemy.orm import aliased
 from sqlalchemy.types import TypeEngine
 from sqlmodel import col
 
-from parley.domain.auto_analyze.contract import (
-    GIVEN_ROUND,
-    PROBED_ROUND,
-    ExportedSession,
-    LabelCount,
-    LabelKind,
-    Phase,
-)
+from parley.domain.auto_analyze.contract import GIVEN_ROUND, PROBED_ROUND, ExportedSession, LabelCount, LabelKind, Phase
 from parley.domain.auto_analyze.evidence import DEFINITION_CHARACTERS
 from parley.domain.auto_analyze.labels import composed
 from parley.domain.auto_analyze.quotes import QuoteCount

@@ -8,9 +8,10 @@ import pytest
 from activities.auto_analyze import known_labels
 from activities.auto_analyze.known_labels import Behind, KnownLabels
 from parley.domain.auto_analyze import batching
-from parley.domain.auto_analyze.contract import AutoAnalyzeInput, ClassifyStep, Job, LabelKind, Phase
+from parley.domain.auto_analyze.contract import AutoAnalyzeInput, Job, LabelKind, Phase
 from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.auto_analyze.nearest import NearestLabels
+from parley.domain.auto_analyze.steps import ClassifyStep
 from parley.domain.requests import Provider
 from parley.domain.routing import Candidate
 from parley.storage import auto_analyze as runs

@@ -1,7 +1,8 @@
 """Merges of labels are stored once, also if a request is repeated."""
 
 from activities.auto_analyze.evidence import store_merges
-from parley.domain.auto_analyze.contract import AutoAnalyzeInput, Job, LabelKind, ResolveStep
+from parley.domain.auto_analyze.contract import AutoAnalyzeInput, Job, LabelKind
+from parley.domain.auto_analyze.steps import ResolveStep
 from parley.domain.requests import Provider
 from parley.domain.routing import Candidate
 from parley.storage import label_evidence

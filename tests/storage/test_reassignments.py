@@ -7,7 +7,8 @@ from sqlalchemy import text
 
 from activities.auto_analyze.label_maps import LabelMapActivities
 from activities.boundary import without_boundary
-from parley.domain.auto_analyze.contract import ApplyConflicts, Aspect, AutoAnalyzeInput, Job
+from parley.domain.auto_analyze.contract import Aspect, AutoAnalyzeInput, Job
+from parley.domain.auto_analyze.steps import ApplyConflicts
 from parley.domain.auto_analyze.validation import no_text_labels
 from parley.domain.chat import Containment
 from parley.storage import auto_analyze as runs

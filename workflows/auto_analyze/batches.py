@@ -11,15 +11,14 @@ with workflow.unsafe.imports_passed_through():
     from activities.auto_analyze.labelling import LabellingActivities
     from activities.auto_analyze.runs import RunActivities
     from parley.domain.auto_analyze.batching import Remainder, SubBatch, remainder, tighter
-    from parley.domain.auto_analyze.contract import (
+    from parley.domain.auto_analyze.contract import Job, Phase
+    from parley.domain.auto_analyze.steps import (
         Batch,
         BatchReport,
         ClassifyOutcome,
         ClassifyStep,
         CondenseStep,
         FallbackStep,
-        Job,
-        Phase,
         RequestOutcome,
         StepUsage,
     )

@@ -9,15 +9,8 @@ with workflow.unsafe.imports_passed_through():
     from activities.auto_analyze.labelling import LabellingActivities
     from activities.auto_analyze.runs import RunActivities
     from parley.domain.auto_analyze.batching import tighter
-    from parley.domain.auto_analyze.contract import (
-        MAX_ASKS,
-        ApplyConflicts,
-        Job,
-        LabelKind,
-        PlanConflicts,
-        ResolveOutcome,
-        ResolveStep,
-    )
+    from parley.domain.auto_analyze.contract import Job, LabelKind
+    from parley.domain.auto_analyze.steps import MAX_ASKS, ApplyConflicts, PlanConflicts, ResolveOutcome, ResolveStep
     from parley.domain.routing import Candidate
     from workflows.auto_analyze.batches import on_a_provider, refusal_of
     from workflows.auto_analyze.run_state import Conflicts, RunState

@@ -22,16 +22,10 @@ with workflow.unsafe.imports_passed_through():
         RESUME,
         SET_STREAMS,
         WORKFLOW,
-        ApproveLabels,
         AutoAnalyzeInput,
         AutoAnalyzeProgress,
         AutoAnalyzeResult,
-        Batch,
-        BatchReport,
-        CloseStep,
-        CopyLabels,
         FinishRun,
-        FinishStep,
         Job,
         LabelKind,
         PauseRun,
@@ -41,10 +35,18 @@ with workflow.unsafe.imports_passed_through():
         RunSnapshot,
         SetBudget,
         SetStreams,
-        StreamWaiting,
     )
     from parley.domain.auto_analyze.probing import probe_count
     from parley.domain.auto_analyze.sampling import SATURATED
+    from parley.domain.auto_analyze.steps import (
+        ApproveLabels,
+        Batch,
+        BatchReport,
+        CloseStep,
+        CopyLabels,
+        FinishStep,
+        StreamWaiting,
+    )
     from parley.domain.errors import InvalidInput, ParleyError
     from parley.failures import reason_of
     from workflows.auto_analyze.batches import BatchLabeller

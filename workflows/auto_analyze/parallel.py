@@ -11,14 +11,12 @@ from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from activities.auto_analyze.runs import RunActivities
-    from parley.domain.auto_analyze.contract import (
+    from parley.domain.auto_analyze.contract import Job, Phase, ReadProgress
+    from parley.domain.auto_analyze.steps import (
         Batch,
         BatchReport,
         EndStream,
-        Job,
-        Phase,
         PlanBatches,
-        ReadProgress,
         StreamEnd,
         StreamInput,
         StreamReport,

@@ -10,7 +10,8 @@ from temporalio.exceptions import ApplicationError
 with workflow.unsafe.imports_passed_through():
     from activities.auto_analyze.labelling import LabellingActivities
     from activities.auto_analyze.runs import RunActivities
-    from parley.domain.auto_analyze.contract import ClassifyOutcome, ClassifyStep, Job, Phase, PlanProbes
+    from parley.domain.auto_analyze.contract import Job, Phase
+    from parley.domain.auto_analyze.steps import ClassifyOutcome, ClassifyStep, PlanProbes
     from parley.domain.routing import Candidate
     from workflows.auto_analyze.batches import on_a_provider, refusal_of
     from workflows.auto_analyze.run_state import RunState

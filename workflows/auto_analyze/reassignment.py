@@ -14,14 +14,12 @@ with workflow.unsafe.imports_passed_through():
     from activities.auto_analyze.labelling import LabellingActivities
     from activities.auto_analyze.runs import RunActivities
     from parley.domain.auto_analyze.batching import tighter
-    from parley.domain.auto_analyze.contract import (
+    from parley.domain.auto_analyze.contract import Aspect, Job, ReassignmentPlan
+    from parley.domain.auto_analyze.steps import (
         ApplyReassignment,
-        Aspect,
-        Job,
         LooksLeft,
         PlanReassignment,
         ReadLooks,
-        ReassignmentPlan,
         ReassignOutcome,
         ReassignStep,
     )

@@ -11,7 +11,8 @@ from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from activities.auto_analyze.label_maps import LabelMapActivities
-    from parley.domain.auto_analyze.contract import ApproveLabels, ApproveStep, Job, ProposeMerges
+    from parley.domain.auto_analyze.contract import Job
+    from parley.domain.auto_analyze.steps import ApproveLabels, ApproveStep, ProposeMerges
     from workflows.auto_analyze.run_state import RunState
     from workflows.policies import BULK_STEP, LOCAL_STEP
 

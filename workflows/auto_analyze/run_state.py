@@ -13,27 +13,29 @@ with workflow.unsafe.imports_passed_through():
     from parley import visibility
     from parley.domain.auto_analyze.batching import discovery_width
     from parley.domain.auto_analyze.contract import (
-        AppliedConflicts,
-        AppliedReassignment,
         AutoAnalyzeInput,
         AutoAnalyzeProgress,
-        BatchReport,
         Held,
         LabelKind,
         Phase,
         Plan,
         PlannedBatches,
         ReassignmentPlan,
-        ReassignOutcome,
         RunControls,
         RunProgress,
         RunSnapshot,
         Statistics,
-        StepUsage,
         StreamProgress,
-        StreamWaiting,
     )
     from parley.domain.auto_analyze.processing import OpenSubmission, Purpose, Submissions
+    from parley.domain.auto_analyze.steps import (
+        AppliedConflicts,
+        AppliedReassignment,
+        BatchReport,
+        ReassignOutcome,
+        StepUsage,
+        StreamWaiting,
+    )
     from parley.domain.auto_analyze.submissions import SettledSubmission, Submitted
     from parley.domain.errors import BadRequest
     from workflows.operating import waiting_note

@@ -12,12 +12,11 @@ with workflow.unsafe.imports_passed_through():
 
     from activities.auto_analyze.runs import RunActivities
     from parley import visibility
-    from parley.domain.auto_analyze.contract import (
-        STREAM_WORKFLOW,
+    from parley.domain.auto_analyze.contract import STREAM_WORKFLOW, Phase
+    from parley.domain.auto_analyze.steps import (
         Batch,
         BatchReport,
         EndStream,
-        Phase,
         StreamEnd,
         StreamInput,
         StreamReport,

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from parley.domain.auto_analyze.contract import MAX_ASKS, Batch, ClassifyOutcome, LabelKind
+from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.auto_analyze.evidence import LabelEvidence
+from parley.domain.auto_analyze.steps import MAX_ASKS, Batch, ClassifyOutcome
 from parley.domain.capabilities import UNKNOWN_MODEL, narrower, window
 from parley.domain.chat import ChatMessage
 

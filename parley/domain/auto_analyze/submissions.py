@@ -4,8 +4,9 @@ from decimal import Decimal
 from typing import Literal
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from parley.domain.auto_analyze.contract import Job, ReassignOutcome
+from parley.domain.auto_analyze.contract import Job
 from parley.domain.auto_analyze.processing import Purpose
+from parley.domain.auto_analyze.steps import ReassignOutcome
 from parley.domain.model import Model
 from parley.domain.routing import Candidate
 

@@ -26,9 +26,10 @@ from parley.domain.auto_analyze.batching import (
     tokens_of_instructions,
     tokens_of_labels,
 )
-from parley.domain.auto_analyze.contract import Batch, LabelKind
+from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.auto_analyze.evidence import LabelEvidence
 from parley.domain.auto_analyze.prompts import classification_request, condense_request, resolution_request, transcript
+from parley.domain.auto_analyze.steps import Batch
 from parley.domain.capabilities import SIZES, UNKNOWN_MODEL, narrower, window
 from parley.domain.chat import ChatMessage
 from parley.domain.tokens import count_tokens

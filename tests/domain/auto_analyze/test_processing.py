@@ -3,8 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
-from parley.domain.auto_analyze.contract import AutoAnalyzeInput, ClassifyStep, Job, Phase
+from parley.domain.auto_analyze.contract import AutoAnalyzeInput, Job, Phase
 from parley.domain.auto_analyze.processing import BatchFigures, OpenSubmission, Submissions, with_batch_api
+from parley.domain.auto_analyze.steps import ClassifyStep
 from parley.domain.auto_analyze.submissions import Submit
 from parley.domain.errors import InvalidInput
 from parley.domain.requests import Provider

@@ -3,7 +3,7 @@
 import pytest
 
 from parley.domain.auto_analyze.batching import Remainder, SubBatch, remainder
-from parley.domain.auto_analyze.contract import MAX_ASKS, ClassifyOutcome
+from parley.domain.auto_analyze.steps import MAX_ASKS, ClassifyOutcome
 from parley.domain.capabilities import UNKNOWN_MODEL
 
 WIDE, NARROW = "gpt-4o-mini", "gpt-4"
