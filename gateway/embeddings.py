@@ -46,9 +46,8 @@ async def create_embeddings(caller: CurrentCaller, request: Request) -> Response
     async with request_key(gateway, caller, request) as key:
         running = asyncio.ensure_future(gateway.inline.embed(asked, key))
         result = await finished(gateway, request, running)
-    headers = {MODE: Mode.INLINE.value} | described(result.meta)
-    # Vectors as numbers are megabytes of JSON: made here, they would hold up every other request.
-    return await asyncio.to_thread(lambda: JSONResponse(_body(result, packed=form == "base64"), headers=headers))
+    # In a thread: the numbers of many vectors take most of a second to write.
+    return await asyncio.to_thread(_response, result, packed=form == "base64")
 
 
 def read(fields: Fields, caller: Caller, chosen: Mapping[str, str]) -> tuple[EmbeddingInput, str]:
@@ -107,15 +106,16 @@ def _model(name: str) -> tuple[Provider, str]:
     raise UnknownModel(message)
 
 
-def _body(result: EmbeddingResult, *, packed: bool) -> dict[str, Any]:
+def _response(result: EmbeddingResult, *, packed: bool) -> Response:
     data = [
         {"object": "embedding", "index": index, "embedding": vector if packed else unpacked(vector)}
         for index, vector in enumerate(result.vectors)
     ]
     tokens = result.meta.usage.input_tokens
-    return {
+    body = {
         "object": "list",
         "data": data,
         "model": result.meta.answered_by or result.meta.model,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
+    return JSONResponse(body, headers={MODE: Mode.INLINE.value} | described(result.meta))

@@ -37,8 +37,8 @@ BATCH = 32
 # A passage with its headings; MiniLM reads no more.
 PASSAGE_TOKENS = 256
 MOST_FOUND = 50
-# Another way of cutting documents makes other passages of the same content.
-CUT = b"1\0"
+# Another way of reading or cutting documents makes other passages of the same content.
+CUT = b"2\0"
 
 OnProgress = Callable[[int, int], None]
 NamedVectors = tuple[str, Sequence[Vector]]

@@ -28,10 +28,10 @@ ADD_CHUNK = text("""
     VALUES (:workspace_id, :document_id, :number, :heading, :text,
             setweight(to_tsvector('english', :named), 'A') || setweight(to_tsvector('english', :said), 'D'),
             :embedding, :embedded_by)""").bindparams(bindparam("embedding", type_=VECTOR))
-# The words of a text, the last one first: the end of a long text has its question.
+# The last ones of the text, where its question is. A lexeme is where it occurs last.
 LEXEMES = text("""
-    SELECT coalesce(array_agg(lexeme ORDER BY positions[array_upper(positions, 1)] DESC, lexeme), '{}')
-    FROM unnest(to_tsvector('english', :asked))""")
+    SELECT lexeme FROM unnest(to_tsvector('english', :asked))
+    ORDER BY positions[cardinality(positions)] DESC, lexeme LIMIT :most""")
 # BM25 without the length of a passage, because passages are about equally long. A lexeme that few passages of the
 # workspace have weighs more.
 BY_WORDS = text("""
@@ -146,7 +146,6 @@ async def remove(tx: AsyncSession, workspace_id: str, document: UUID) -> None:
     Raises:
         NotFound: the workspace has no such document.
     """
-    # The document first: that waits for an addition of it, whose passages are removed then, too.
     removing = (
         delete(StoredDocument)
         .where(col(StoredDocument.workspace_id) == workspace_id, col(StoredDocument.document_id) == document)
@@ -154,6 +153,7 @@ async def remove(tx: AsyncSession, workspace_id: str, document: UUID) -> None:
     )
     if (await tx.execute(removing)).first() is None:
         raise NotFound(f"workspace {workspace_id!r} has no document {document}: see `parley knowledge list`")
+    # After the document, for which it has waited: an addition that was under way has committed its passages.
     await _remove_chunks(tx, workspace_id, document)
 
 
@@ -177,7 +177,7 @@ async def search(
 
 async def rank_by_words(tx: AsyncSession, workspace_id: str, asked: str) -> list[WordHit]:
     """The passages with words of a text, the best first."""
-    lexemes = (await tx.execute(LEXEMES, {"asked": asked_text(asked)})).scalar_one()[:MOST_LEXEMES]
+    lexemes = [*(await tx.execute(LEXEMES, {"asked": asked_text(asked), "most": MOST_LEXEMES})).scalars()]
     if not lexemes:
         return []
     queries = ["'" + lexeme.replace("\\", "\\\\").replace("'", "''") + "'" for lexeme in lexemes]

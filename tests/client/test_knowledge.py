@@ -5,13 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text as sql
 from temporalio.client import Client as TemporalClient
 
 from parley import AddOutcome, Backend, DocumentKind, InvalidInput, NotFound
 from parley.client import knowledge as knowledge_module
 from parley.client.knowledge import Knowledge, files_of
 from parley.domain.knowledge import chunks_of, read_document
+from parley.domain.knowledge.documents import kind_of
 from parley.settings import Settings
 from parley.storage import knowledge as storage
 from parley.storage.database import Database
@@ -126,31 +127,34 @@ async def test_a_removed_document_is_not_found(base: Base):
         await knowledge.remove("pool.md")
 
 
-async def test_removing_a_document_that_is_added_again_meanwhile_leaves_none_of_its_passages(
-    base: Base, database: Database
-):
-    added = await base(vectors="off").add(HOURS, name="pool.md")
-    document = read_document(REFUNDS.encode(), DocumentKind.TEXT)
-    waiting = text("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
-
-    async def is_waiting() -> bool:
-        async with database.reads() as tx:
-            return (await tx.execute(waiting)).first() is not None
-
+async def test_a_document_that_is_removed_while_it_is_added_again_leaves_no_passages(base: Base, database: Database):
+    knowledge = base(vectors="off")
+    added = await knowledge.add(HOURS, name="pool.md")
+    document = read_document(b"The pool opens at 7.", DocumentKind.TEXT)
     async with database.transaction() as tx:
-        await storage.put(tx, "acme", "pool.md", "another", document, chunks_of(document))
-        removing = asyncio.create_task(base().remove(added.document.id))
-        assert await until(is_waiting)
+        await storage.put(tx, "acme", "pool.md", "changed", document, chunks_of(document))
+        removing = asyncio.create_task(knowledge.remove(added.document.id))
+        await until(lambda: is_waiting(database))
     await removing
+    assert await knowledge.list() == ()
     async with database.reads() as tx:
-        assert (await tx.execute(text("SELECT count(*) FROM knowledge_chunks"))).scalar_one() == 0
+        assert await storage.rank_by_words(tx, "acme", "pool") == []
 
 
-async def test_the_last_words_of_a_long_question_count(base: Base, database: Database):
-    await base(vectors="off").add(HOURS, name="pool.md")
-    before = " ".join(f"aa{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(100))
+async def is_waiting(database: Database) -> bool:
+    query = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     async with database.reads() as tx:
-        assert await storage.rank_by_words(tx, "acme", f"{before} is the pool closed on Sundays")
+        return (await tx.execute(sql(query))).first() is not None
+
+
+async def test_the_last_words_of_a_long_text_are_searched_for(base: Base, database: Database):
+    await base(vectors="off").add("The zebra sleeps.", name="zebra.txt")
+    await base(vectors="off").add("An aardvark sleeps.", name="aardvark.txt")
+    words = " ".join(f"b{number}" for number in range(storage.MOST_LEXEMES))
+    async with database.reads() as tx:
+        for asked in (f"Aardvark {words} zebra", f"Aardvark zebra {words} zebra"):
+            hits = await storage.rank_by_words(tx, "acme", asked)
+            assert [hit.key[0] for hit in hits] == [storage.document_id("acme", "zebra.txt")]
 
 
 PAGE = """<!DOCTYPE html><html><head><title>The &amp; garden</title><style>p {color: red}</style>
@@ -173,6 +177,76 @@ async def test_html_is_read_as_it_is_shown(base: Base, database: Database):
             assert await storage.rank_by_words(tx, "acme", hidden) == []
 
 
+def read(content: str | bytes, kind: DocumentKind) -> list[tuple[tuple[str, ...], str]]:
+    """The headings and the text of each section. Blanks and line breaks are one blank."""
+    data = content.encode() if isinstance(content, str) else content
+    return [(section.headings, " ".join(section.text.split())) for section in read_document(data, kind).sections]
+
+
+@pytest.mark.parametrize(
+    ("page", "headings", "text"),
+    [
+        ("<h1>Pool</h1><h2>Hours<p>From 6<p>To 22", ("Pool", "Hours"), "From 6 To 22"),
+        ("<h2>Hours<h3>Sundays</h3>Closed", ("Hours", "Sundays"), "Closed"),
+        ("<h2>Hours</h3>From 6", ("Hours",), "From 6"),
+        ("<tr><h2>Hours<td>From 6", ("Hours",), "| From 6"),
+        ("<p>Pool<h2>From 6<br>to 22", (), "Pool From 6 to 22"),
+        # These are closed, and have elements that begin a line.
+        ("<h2>Hours of<br>the pool</h2>From 6", ("Hours of the pool",), "From 6"),
+        ("<h2>\n<div>Hours</div></h2>From 6", ("Hours",), "From 6"),
+    ],
+)
+def test_a_heading_of_html_that_is_not_closed_keeps_the_text_below_it(page: str, headings: tuple[str, ...], text: str):
+    assert read(page, DocumentKind.HTML) == [(headings, text)]
+
+
+@pytest.mark.parametrize(("page", "kind"), [("<h2>{}", DocumentKind.HTML), ("## {}", DocumentKind.MARKDOWN)])
+def test_the_text_of_a_heading_that_is_too_long_is_kept(page: str, kind: DocumentKind):
+    long = "A long text. " * 30 + "Its end."
+    [(headings, text)] = read(page.format(long) + "\n\n<p>More", kind)
+    assert headings[0].startswith("A long text.")
+    assert "Its end." in text
+
+
+@pytest.mark.parametrize(
+    "front_matter",
+    [
+        "title: Pool\n",
+        "title: Pool\ntags:\n- water\n- sport\n# a remark\n\nabstract: |\n  Some words\n",
+        "og:title: Pool\n# a remark\nvalid-from: 2024\nempty:\nsize: [\n  1\n]\n",
+    ],
+)
+@pytest.mark.parametrize("end", ["---\n", "...\n"])
+def test_front_matter_of_markdown_is_left_out(front_matter: str, end: str):
+    assert read(f"---\n{front_matter}{end}# Pool\n\nOpen.", DocumentKind.MARKDOWN) == [(("Pool",), "Open.")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\n# Pool\nHours: We open at 6.\n---\nMore\n",
+        "---\nWe open at 6.\n\n---\nMore\n",
+        "---\n\n# Pool\n\nWe open at 6.\n\n---\n",
+        "---\nNote: see\n\nWe open at 6.\n\n---\n",
+    ],
+)
+def test_text_below_a_rule_at_the_beginning_of_markdown_is_kept(text: str):
+    assert "We open at 6." in str(read(text, DocumentKind.MARKDOWN))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(("end", "kind"), [("<html>", DocumentKind.HTML), ("A text", DocumentKind.MARKDOWN)])
+def test_comments_at_the_beginning_do_not_slow_the_recognition_of_html(end: str, kind: DocumentKind):
+    assert kind_of("page", ("<!-- > -->" * 190 + end).encode()) is kind
+
+
+@pytest.mark.timeout(20)
+def test_a_long_heading_of_markdown_is_read_quickly():
+    document = read_document(f"# {'# ' * 200_000}x #\n\nA text".encode(), DocumentKind.MARKDOWN)
+    assert document.title.startswith("# # ")
+    assert document.sections[0].text.endswith("A text")
+
+
 def pdf(*pages: str) -> bytes:
     """A small PDF with a line of text on each page."""
     count = len(pages)
@@ -182,8 +256,8 @@ def pdf(*pages: str) -> bytes:
         f"<< /Type /Pages /Kids [{kids}] /Count {count} >>",
         "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
     ]
-    for at, shown in enumerate(pages):
-        stream = f"BT /F1 12 Tf 20 100 Td ({shown}) Tj ET"
+    for at, text in enumerate(pages):
+        stream = f"BT /F1 12 Tf 20 100 Td ({text}) Tj ET"
         objects += [
             f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 200] /Contents {5 + 2 * at} 0 R "
             "/Resources << /Font << /F1 3 0 R >> >> >>",
@@ -204,6 +278,50 @@ async def test_a_pdf_is_read_page_by_page(base: Base):
     assert (added.document.kind, added.document.chunks) == (DocumentKind.PDF, 2)
     [batteries, *_] = await knowledge.search("Are batteries covered?")
     assert (batteries.heading, batteries.text) == ("page 2", "Batteries are not covered.")
+
+
+async def test_characters_of_a_pdf_that_postgresql_cannot_store_are_replaced(base: Base):
+    knowledge = base(vectors="off")
+    added = await knowledge.add(pdf("The warranty lasts\\000 two years."), name="warranty.pdf")
+    assert added.document.chunks == 1
+    [warranty] = await knowledge.search("warranty")
+    assert warranty.text == "The warranty lasts\ufffd two years."
+    document = read_document(b"", DocumentKind.PDF, ("Two \ud800years",))
+    assert document.sections[0].text == "Two \ufffdyears"
+
+
+@pytest.mark.parametrize(
+    ("label", "codec", "text"),
+    [
+        ("iso-8859-1", "cp1252", "“Öffnung” – 7 €"),
+        ("Latin-1", "cp1252", "“Öffnung” – 7 €"),
+        ("us-ascii", "cp1252", "“Öffnung” – 7 €"),
+        ("iso-8859-9", "cp1254", "“Açılış” – 7 €"),
+        ("iso-8859-11", "cp874", "“สระว่ายน้ำ” – 7 €"),
+        ("gb2312", "gb18030", "朱镕基 — 7 €"),
+        ("GBK", "gb18030", "营业时间 㐂"),
+        ("shift_jis", "cp932", "①営業時間～髙"),
+        ("euc-kr", "cp949", "똠방각하"),
+        ("iso-8859-2", "iso-8859-2", "Žluťoučký kůň"),
+        ("koi8-r", "koi8-r", "Бассейн"),
+        ("iso-8859-1", "utf-8-sig", "“Öffnung” – 7 €"),
+        ("iso-8859-1", "utf-16", "“Öffnung” – 7 €"),
+    ],
+)
+def test_the_encoding_that_html_declares_is_what_browsers_read(label: str, codec: str, text: str):
+    page = f'<html><head><meta charset="{label}"></head><body>{text}</body></html>'
+    assert read(page.encode(codec), DocumentKind.HTML) == [((), text)]
+
+
+def test_a_byte_without_a_character_in_western_html_is_replaced():
+    page = b'<meta charset="iso-8859-1"><p>a\x81b \x93c\x94'
+    assert read(page, DocumentKind.HTML) == [((), "a\ufffdb “c”")]
+
+
+@pytest.mark.parametrize("label", ["iso-8859-99", "utf-8"])
+def test_html_that_does_not_have_its_encoding_is_refused(label: str):
+    with pytest.raises(InvalidInput, match="save it as UTF-8"):
+        read(f'<meta charset="{label}"><p>'.encode() + b"a\x81", DocumentKind.HTML)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,15 @@
 import asyncio
 from decimal import Decimal
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from fastapi.responses import JSONResponse
 
+from gateway import embeddings
 from parley import Backend, Client, Settings
 from parley.domain.budgets import Period
 from parley.domain.vectors import unpacked
@@ -89,6 +92,29 @@ class TestVectors:
         packed = (await http.post("/v1/embeddings", json={**asked, "encoding_format": "base64"})).json()["data"]
         assert [len(one) for one in of_sdk] == [64, 64, 64]
         assert [one["embedding"] for one in floats] == of_sdk == [unpacked(one["embedding"]) for one in packed]
+
+    @pytest.mark.parametrize("form", ["float", "base64"])
+    async def test_they_are_written_beside_the_event_loop(
+        self, form: str, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ):
+        """Many vectors take most of a second, in which the gateway would answer no one else."""
+        threads: list[int] = []
+
+        class Written(JSONResponse):
+            def render(self, content: Any) -> bytes:
+                threads.append(get_ident())
+                return super().render(content)
+
+        def numbers(vector: str) -> list[float]:
+            threads.append(get_ident())
+            return unpacked(vector)
+
+        monkeypatch.setattr(embeddings, "JSONResponse", Written)
+        monkeypatch.setattr(embeddings, "unpacked", numbers)
+        asked = {"model": MODEL, "input": TEXTS, "dimensions": 64, "encoding_format": form}
+        assert (await http.post("/v1/embeddings", json=asked)).status_code == 200
+        assert len(threads) == {"float": 4, "base64": 1}[form]
+        assert get_ident() not in threads
 
     async def test_tokens_are_taken_as_they_are(self, sdk: openai.AsyncOpenAI, simulator: SimulatorAdmin):
         one = await sdk.embeddings.create(model=MODEL, input=[1, 2, 3])

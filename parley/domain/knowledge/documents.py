@@ -3,6 +3,7 @@
 Nothing of a document is executed or fetched: scripts, styles and comments of HTML are left out.
 """
 
+import codecs
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,29 +22,26 @@ CHARSETS = re.compile(
     r"utf-?8|us-ascii|iso-?8859-\d{1,2}|latin-?1|windows-125\d|koi8-[ru]|shift_jis|euc-(?:jp|kr)|gb(?:k|2312|18030)|big5",
     re.IGNORECASE,
 )
-# Declared encodings that browsers read as larger ones: https://encoding.spec.whatwg.org/#names-and-labels
-READ_AS = {
-    "us-ascii": "cp1252",
-    "latin1": "cp1252",
-    "latin-1": "cp1252",
-    "iso-8859-1": "cp1252",
+# What browsers read where a page declares an encoding, by Python's names of both:
+# https://encoding.spec.whatwg.org/#names-and-labels
+BROWSER_CODECS = {
+    "ascii": "cp1252",
     "iso8859-1": "cp1252",
-    "iso-8859-9": "cp1254",
     "iso8859-9": "cp1254",
+    "iso8859-11": "cp874",
     "gb2312": "gb18030",
     "gbk": "gb18030",
     "shift_jis": "cp932",
-    "euc-kr": "cp949",
+    "euc_kr": "cp949",
 }
-UTF8_MARK, UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
-# Possessive: without a match, comments are not divided in other ways.
+# They have bytes without a character, which pages that declare an ISO encoding may have.
+WITH_GAPS = frozenset(("cp1252", "cp1254", "cp874"))
+# Possessive: without that, the time doubles with each comment of a page that is not HTML.
 HTML_START = re.compile(
     r"\s*+(?:<!--(?:(?!-->).)*+-->\s*+)*+<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
 )
-# Fields of YAML between two rules. A text may begin with a rule, too.
-FRONT_MATTER = re.compile(
-    r"\A---\n[\w.-]+[ \t]*:.*\n(?:(?:[\w.-]+[ \t]*:.*|[ \t].*|-[ \t].*|#.*|)\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)"
-)
+# Lines of YAML, the first with a key: text between two rules is not front matter.
+FRONT_MATTER = re.compile(r"---\n(?=\w)(?:\w[\w .:-]*:(?:[ \t].*)?\n|-?[ \t].*\n|#.*\n|[]}]?\n)++(?:---|\.\.\.)\n")
 FENCE = re.compile(r"[ ]{0,3}(```|~~~)")
 HEADING = re.compile(r"[ ]{0,3}(#{1,6})[ \t]+(.*)")
 UNDERLINE = re.compile(r"[ ]{0,3}(=+|-{2,})[ \t]*$")
@@ -68,6 +66,7 @@ BLOCKS = frozenset((
 ))
 # fmt: on
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
+ENDS_HEADING = (BLOCKS - {"br"}) | HEADINGS.keys() | {"td", "th"}
 
 
 @dataclass(frozen=True)
@@ -134,29 +133,27 @@ def kind_of(name: str, content: bytes) -> DocumentKind:
 
 
 def decoded(content: bytes, kind: DocumentKind) -> str:
-    """The text of bytes: UTF-8, UTF-16 with its mark, or the encoding that an HTML page declares.
+    """The text of bytes: UTF-8, UTF-16 with its mark, or the encoding that an HTML page without a mark declares.
 
     Raises:
         InvalidInput: they are not text.
     """
+    declared = DECLARED_CHARSET.search(content[:2048]) if kind is DocumentKind.HTML else None
+    label = declared[1].decode("ascii") if declared else ""
     try:
-        text = content.decode(_encoding(content, kind))
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            text = content.decode("utf-16")
+        elif CHARSETS.fullmatch(label) and not content.startswith(codecs.BOM_UTF8):
+            name = codecs.lookup(label).name
+            codec = BROWSER_CODECS.get(name, name)
+            text = content.decode(codec, "replace" if codec in WITH_GAPS else "strict")
+        else:
+            text = content.decode("utf-8-sig")
     except (UnicodeDecodeError, LookupError):
         raise InvalidInput("is not text, Markdown, HTML or PDF, or not in UTF-8: save it as UTF-8") from None
     if "\0" in text[:10_000]:
         raise InvalidInput("is not text, Markdown, HTML or PDF: it has NUL characters")
     return text
-
-
-def _encoding(content: bytes, kind: DocumentKind) -> str:
-    """The encoding by the mark at the beginning, else as an HTML page declares, else UTF-8."""
-    if content.startswith(UTF16_MARKS):
-        return "utf-16"
-    declared = DECLARED_CHARSET.search(content[:2048]) if kind is DocumentKind.HTML else None
-    name = declared[1].decode("ascii").lower() if declared else ""
-    if content.startswith(UTF8_MARK) or name in ("utf-8", "utf8") or not CHARSETS.fullmatch(name):
-        return "utf-8-sig"
-    return READ_AS.get(name, name)
 
 
 def _read_text(text: str) -> Document:
@@ -166,7 +163,8 @@ def _read_text(text: str) -> Document:
 def _read_markdown(text: str) -> Document:
     outline = _Outline()
     is_code = False
-    lines = FRONT_MATTER.sub("", text).split("\n")
+    front_matter = FRONT_MATTER.match(text)
+    lines = text[front_matter.end() if front_matter else 0 :].split("\n")
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
         is_code ^= FENCE.match(line) is not None
         heading = None if is_code else HEADING.match(line)
@@ -198,6 +196,8 @@ class _Outline:
         if level == 1 and not self.title:
             self.title = name
         self._above = [*(one for one in self._above if one[0] < level), (level, name)]
+        if len(heading) > TITLE_CHARACTERS:  # the name has only its beginning
+            self.write(heading + "\n\n")
 
     def write(self, text: str) -> None:
         self._text.append(text)
@@ -220,21 +220,20 @@ class _Page(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.outline = _Outline()
         self._hidden = 0
-        self._heading: list[str] | None = None
         self._level = 0
+        self._heading: list[str] | None = None
         self._title: list[str] | None = None
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
         self._hidden += tag in HIDDEN
+        # Some pages forget the end of a heading. What begins a line after its text is not part of it.
+        if self._heading and tag in ENDS_HEADING:
+            self._end_heading()
         if tag == "title":
             self._title = []
         elif tag in HEADINGS:
-            self._end_heading()
-            self._heading, self._level = [], HEADINGS[tag]
+            self._level, self._heading = HEADINGS[tag], []
         elif tag in BLOCKS:
-            # Pages forget to end a heading: it ends where another block begins. Some wrap its text in one.
-            if tag != "br" and not is_blank("".join(self._heading or ())):
-                self._end_heading()
             self._say("\n\n" if tag in ("p", "div", "section", "ul", "ol", "table") else "\n")
             self._say("- " if tag == "li" else "")
         elif tag in ("td", "th"):
@@ -250,24 +249,26 @@ class _Page(HTMLParser):
         elif tag in BLOCKS:
             self._say("\n")
 
-    def close(self) -> None:
-        super().close()
-        self._end_heading()
-
-    def _end_heading(self) -> None:
-        if self._heading is not None:
-            heading, self._heading = "".join(self._heading), None
-            self.outline.open(self._level, heading)
-
     def handle_data(self, data: str) -> None:
         if not self._hidden:
             self._say(re.sub(r"\s+", " ", data))
+
+    def close(self) -> None:
+        super().close()
+        if self._heading:  # it is above nothing
+            self.outline.write("\n\n" + "".join(self._heading))
+
+    def _end_heading(self) -> None:
+        if self._heading is not None:
+            self.outline.open(self._level, "".join(self._heading))
+        self._heading = None
 
     def _say(self, text: str) -> None:
         if self._title is not None:
             self._title.append(text)
         elif self._heading is not None:
-            self._heading.append(text)
+            if self._heading or text.strip():
+                self._heading.append(text)
         else:
             self.outline.write(text)
 
