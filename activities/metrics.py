@@ -6,6 +6,7 @@ models or actions, each new name is counted as `other`.
 
 import asyncio
 import logging
+import socket
 from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -46,6 +47,8 @@ class Metrics:
         self._breaker = meter.create_gauge("parley_breaker_open", "1 while the provider's breaker is open")
         self._exported = meter is not MetricMeter.noop
         self._names: defaultdict[str, set[str]] = defaultdict(set)
+        # Of a millionth of a dollar, by counter and labels: a counter has whole numbers, and most attempts cost little.
+        self._fractions: defaultdict[tuple[str, ...], Decimal] = defaultdict(Decimal)
 
     def attempt_ended(  # noqa: PLR0913 - every label and amount of one attempt
         self,
@@ -75,7 +78,8 @@ class Metrics:
             "action": self._bounded("action", action),
         }
         self._attempts.add(1, {**labels, "outcome": outcome})
-        self._cost.add(int(cost * 1_000_000), {**labels, "confirmed": str(confirmed).lower()})
+        spent = {**labels, "confirmed": str(confirmed).lower()}
+        self._cost.add(self._micro_usd(cost, "spent", *spent.values()), spent)
         self._tokens.add(usage.input_tokens, {"direction": "input"})
         self._tokens.add(usage.output_tokens, {"direction": "output"})
         if seconds is not None:
@@ -84,7 +88,7 @@ class Metrics:
     def cost_above_bound(self, provider: Provider, model: str, excess: Decimal) -> None:
         """Count the dollars by which an attempt cost more than its upper bound."""
         labels = {"provider": provider.value, "model": self._bounded("model", model)}
-        self._above_bound.add(int(excess * 1_000_000), labels)
+        self._above_bound.add(self._micro_usd(excess, "above", *labels.values()), labels)
 
     def generation_ended(self, outcome: str, cached: str) -> None:
         """Count a generation. `cached`: a value of `domain.generate.contract.Cached`, empty for a paid answer."""
@@ -114,6 +118,12 @@ class Metrics:
                     self._breaker.set(int(waits.of(provider, shares_key=True) > 0), {"provider": provider.value})
             await asyncio.sleep(WATCH_SECONDS)
 
+    def _micro_usd(self, usd: Decimal, *counter: str) -> int:
+        """Whole millionths of a dollar to add to a counter. What is left is added with the next amount."""
+        amount = usd * 1_000_000 + self._fractions[counter]
+        self._fractions[counter] = amount % 1
+        return int(amount)
+
     def _bounded(self, label: str, name: str) -> str:
         """The name as a label's value; `other` once the label has too many values."""
         known = self._names[label]
@@ -133,7 +143,14 @@ def serve_metrics(address: str | None) -> tuple[Metrics, Runtime | None]:
     """
     if address is None:
         return Metrics(), None
-    exporter = PrometheusConfig(bind_address=address, durations_as_seconds=True, histogram_bucket_overrides=BUCKETS)
+    host, _, port = address.rpartition(":")
+    try:
+        # The exporter takes addresses, not names such as `localhost`.
+        [(*_, (number, *_)), *_] = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise InvalidInput(f"cannot listen on {address}: {error.strerror}", where="PARLEY_METRICS_ADDRESS") from error
+    at = f"[{number}]:{port}" if ":" in str(number) else f"{number}:{port}"
+    exporter = PrometheusConfig(bind_address=at, durations_as_seconds=True, histogram_bucket_overrides=BUCKETS)
     try:
         runtime = Runtime(telemetry=TelemetryConfig(metrics=exporter))
     except (RuntimeError, ValueError) as error:

@@ -1,6 +1,8 @@
 """What all commands share: the consoles, common options, and a connected client."""
 
 import asyncio
+import codecs
+import json
 import logging
 import re
 import sys
@@ -100,7 +102,11 @@ def _write_json(value: Any, indent: int | None) -> None:
 
     data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     text = TypeAdapter(Any).dump_json(data, indent=indent).decode()
-    sys.stdout.write(printable(text, lambda found: f"\\u{ord(found.group()):04x}") + "\n")
+    text = printable(text, lambda found: f"\\u{ord(found.group()):04x}")
+    # JSON is UTF-8 (RFC 8259, 8.1). In another encoding only escapes are right.
+    if codecs.lookup(sys.stdout.encoding or "ascii").name != "utf-8":
+        text = "".join(char if char.isascii() else json.dumps(char)[1:-1] for char in text)
+    sys.stdout.write(f"{text}\n")
 
 
 def command_in(workspace: str, *arguments: str) -> str:

@@ -44,7 +44,8 @@ def grant(
         granted = await client.grant_energy(user, amount, key=grant_key)
         if tier:
             await client.set_tier(user, tier)
-        out.say(f"granted {amount}" if granted else "this key was used before: nothing changed")
+        line = f"granted {amount}" if granted else "this key was used before: no energy was granted"
+        out.say(f"{line}; the tier is {tier}" if tier else line)
 
     with_client(workspace, work)
 

@@ -27,7 +27,7 @@ from parley import (
 from parley.cli import display
 from parley.cli.console import Json, Workspace, command_in, err, out, parse_usd, show_json, with_client
 from parley.cli.exporting import write_sessions
-from parley.cli.reporting import write_report
+from parley.cli.reporting import in_a_directory, write_report
 from parley.client.fetching import is_url
 from parley.client.listing import KINDS, STATUSES
 from parley.client.reading import read_conversation, read_recording, read_rubric
@@ -57,7 +57,7 @@ OnlyModel = Annotated[
 ]
 Html = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Write the report to this file, as one HTML page."),
+    typer.Option(metavar="FILE", callback=in_a_directory, help="Write the report to this file, as one HTML page."),
 ]
 Instructions = Annotated[
     str | None,
@@ -593,6 +593,7 @@ async def show_job(
         line = f"The job continues. Follow it again with: {follow}"
         err.say(line)
         raise
+    # The result first: it is paid for, and the report may fail, for example on a full disk.
+    show_json(found) if as_json else out.print(display.report(found))
     if html is not None:
         await write_report(await client.job(job_id), found, html, audio)
-    show_json(found) if as_json else out.print(display.report(found))

@@ -13,6 +13,17 @@ from parley.cli.exporting import replacing
 from parley.client.reading import recording_seconds
 
 
+def in_a_directory(path: Path | None) -> Path | None:
+    """The path of a file to write, checked before a job is started and paid for.
+
+    Raises:
+        InvalidInput: its directory does not exist or cannot be written to.
+    """
+    if path is not None and not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InvalidInput("cannot be written: its directory does not exist, or is read-only", where=str(path))
+    return path
+
+
 async def write_report(
     job: AnalysisHandle | AutoAnalyzeHandle, found: Any, path: Path, recording: Path | None = None
 ) -> None:

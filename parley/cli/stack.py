@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,7 +47,7 @@ def logs(
 ) -> None:
     """Print the last lines of the stack's logs."""
     directory = logs_dir(Settings().state_dir)
-    found = {path.stem: path for path in sorted(directory.glob("*.log"))}
+    found = _logs(directory)
     if not found:
         raise InvalidInput("has no logs: start a stack with `parley up`", where=str(directory))
     if part is not None and part not in found:
@@ -56,21 +57,19 @@ def logs(
         _show(name, deque(_whole_lines(file), maxlen=lines))
     while follow:
         time.sleep(POLL_SECONDS)
-        for name, file in opened.items():
-            _show(name, _whole_lines(file))
+        for name, path in _logs(directory).items():
+            if part in (None, name):
+                opened[name] = _followed(name, path, opened.get(name))
 
 
 def start_detached(argv: Sequence[str], environment: Mapping[str, str], state_dir: Path) -> None:
     """Start the stack in the background; return when it is up.
 
     Raises:
+        InvalidInput: the state directory cannot be used.
         typer.Exit: it did not start; its output is printed.
     """
-    state_dir.mkdir(parents=True, exist_ok=True)
-    # Not among the logs: the stack renames those of the run before.
-    # For its owner only: it has the gateway's development key.
-    descriptor = os.open(state_dir / "up.out", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w+", encoding="utf-8", errors="replace") as output:
+    with _output(state_dir) as output:
         started = subprocess.Popen(  # noqa: S603 - our own program
             argv, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
@@ -87,8 +86,40 @@ def start_detached(argv: Sequence[str], environment: Mapping[str, str], state_di
         raise typer.Exit(started.returncode or 1)
 
 
+def _output(state_dir: Path) -> TextIO:
+    """Where the stack in the background prints."""
+    if stack_process(state_dir) is not None:
+        # The new one will refuse to start: the file is that of the stack that runs.
+        return tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Not among the logs: the stack renames those of the run before.
+        # For its owner only: it has the gateway's development key.
+        descriptor = os.open(state_dir / "up.out", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError as error:
+        raise InvalidInput(f"cannot be used: {error.strerror}", where=str(state_dir)) from None
+    return os.fdopen(descriptor, "w+", encoding="utf-8", errors="replace")
+
+
 def _is_up(state_dir: Path, process: int) -> bool:
     return stack_process(state_dir) == process and running_stack(state_dir) is not None
+
+
+def _logs(directory: Path) -> dict[str, Path]:
+    """The logs of the stack's parts, by their names."""
+    return {path.stem: path for path in sorted(directory.glob("*.log"))}
+
+
+def _followed(name: str, path: Path, file: TextIO | None) -> TextIO:
+    """The file of a log whose new lines are printed. A stack that starts again renames the logs of the run before."""
+    if file is not None:
+        _show(name, _whole_lines(file))
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+        file.close()
+    new = _open(path)
+    _show(name, _whole_lines(new))
+    return new
 
 
 def _open(path: Path) -> TextIO:

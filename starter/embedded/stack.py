@@ -72,6 +72,7 @@ class EmbeddedStack:
     on_progress: Callable[[str], None] = _ignore_progress
 
     def __post_init__(self) -> None:
+        self.on_progress = _tolerant(self.on_progress)
         self._state = StateDir(self.state_dir)
         self._processes: dict[str, Process] = {}
         self._cleanup = contextlib.AsyncExitStack()
@@ -234,8 +235,8 @@ class EmbeddedStack:
         self._ending = ending
         if isinstance(ending, PartFailed) and ending.part == Postgres.name:
             self._hurry.set()  # no activity can finish without the database
-        self.on_progress(f"{ending.part} {ending.problem}" if isinstance(ending, PartFailed) else "Stopping")
         self._ended.set()
+        self.on_progress(f"{ending.part} {ending.problem}" if isinstance(ending, PartFailed) else "Stopping")
         if self._owner and not self._watched:
             self._owner.cancel()
 
@@ -318,6 +319,16 @@ class EmbeddedStack:
 
     def _save(self) -> None:
         self._state.write_stack(self._record)
+
+
+def _tolerant(report: Callable[[str], None]) -> Callable[[str], None]:
+    """Reports where that is possible: a terminal that is closed must not keep the stack from ending its parts."""
+
+    def report_if_possible(line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            report(line)
+
+    return report_if_possible
 
 
 def _given_codec_keys() -> str | None:

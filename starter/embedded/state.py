@@ -120,7 +120,10 @@ class StateDir:
         """Remove the data, but not the record: the ports stay the same, so that bookmarked addresses work."""
         for path in self.path.glob(f"{self.temporal_db.name}*"):
             path.unlink()
-        self.simulator_log.unlink(missing_ok=True)
+        for path in self.path.glob(f"{self.simulator_log.stem}*"):
+            path.unlink()
+        # Its requests belong to the ledger that is erased.
+        shutil.rmtree(self.path / "spool", ignore_errors=True)
         (self.path / "postgres.json").unlink(missing_ok=True)
         self._codec_keys.unlink(missing_ok=True)
         shutil.rmtree(self._logs)

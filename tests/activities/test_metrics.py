@@ -51,6 +51,22 @@ async def test_a_recovered_reply_has_no_duration(address: str, metrics: Metrics)
     assert values(text, "parley_attempt_seconds_count") == {}
 
 
+async def test_fractions_of_a_millionth_of_a_dollar_add_up(address: str, metrics: Metrics):
+    for _ in range(10):
+        metrics.attempt_ended(Provider.OPENAI, "gpt", "chat", "settled", Decimal("0.0000124"), Usage(), 0.1)
+        metrics.cost_above_bound(Provider.OPENAI, "gpt", Decimal("0.0000005"))
+    text = await scraped(address)
+    assert [*values(text, "parley_cost_micro_usd_total").values()] == [124]
+    assert [*values(text, "parley_cost_above_bound_micro_usd_total").values()] == [5]
+
+
+async def test_an_address_may_have_a_name():
+    port = free_address().rpartition(":")[2]
+    metrics, _ = serve_metrics(f"localhost:{port}")
+    metrics.generation_ended("completed", "")
+    assert values(await scraped(f"127.0.0.1:{port}"), "parley_generations_total")
+
+
 async def test_generations_are_counted_by_outcome_and_cache(address: str, metrics: Metrics):
     for outcome, cached in (("completed", ""), ("completed", "exact"), ("completed", "exact"), ("refused", "")):
         metrics.generation_ended(outcome, cached)

@@ -42,6 +42,7 @@ SAMPLE = SAMPLES / "cold-call-logistics.json"
         (("generate", "hi", "--user", "ann", "--model", "gpt-17-imaginary"), "gpt-17-imaginary"),
         (("generate", "hi", "--user", "ann", "--template", "concize"), "there is no prompt 'concize'"),
         (("generate", "hi", "--user", "ann", "--experiment", "tone"), "--experiment: is not in the policy"),
+        (("analyze", str(SAMPLE), "--html", "/nowhere/report.html"), "/nowhere/report.html: cannot be written"),
         (("generate", b"caf\xe9", "--user", "ann"), "messages.0.content: contains"),
         (("generate", "hi", "--user", "ann", "--system", b"caf\xe9"), "messages.0.content: contains"),
     ],

@@ -1,5 +1,6 @@
 """No text of a user, a provider or a file controls the terminal."""
 
+import io
 import json
 import re
 from decimal import Decimal
@@ -112,3 +113,11 @@ def test_rich_controls_the_terminal_and_a_text_does_not(capsys: pytest.CaptureFi
 def test_text_in_any_language_stays_as_it_is() -> None:
     text = "tab\there\nשלום\u200f مرحبا\u200e naïve 🙂\u200d↔ 例"
     assert printable(text) == text
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_is_json_in_every_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch):
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding=encoding, errors="backslashreplace"))
+    console.show_json_line({"said": "Caf\xe9 \U0001f600"})
+    assert json.loads(written.getvalue()) == {"said": "Caf\xe9 \U0001f600"}

@@ -66,6 +66,9 @@ async def test_a_stack_in_the_background_is_found_from_any_directory_until_it_is
         again = await run(there, "up", "--detach")
         assert again.code == 1
         assert "already running" in again.err
+        assert "`parley down` stops everything" in up.err
+        assert "Temporal UI" in (home / "parley" / "up.out").read_text()
+        assert (home / "parley").stat().st_mode & 0o777 == 0o700
         assert (await run(there, "jobs")).out == "no jobs\n"
         doctor = await run(there, "doctor")
         assert (doctor.code, "payloads are encrypted with the key " in doctor.out) == (0, True)
@@ -115,8 +118,20 @@ async def test_logs_follow_what_is_written(home: Path, tmp_path: Path) -> None:
         with (logs / "worker.log").open("a") as file:
             file.write("three\n")
         assert await following.stdout.readline() == b"worker | three\n"
+        (logs / "worker.log").rename(logs / "worker.previous")
+        (logs / "worker.log").write_text("of the next run\n")
+        assert await following.stdout.readline() == b"worker | of the next run\n"
+        (logs / "gateway.log").write_text("later\n")
+        assert await following.stdout.readline() == b"gateway | later\n"
     following.terminate()
     await following.wait()
+
+
+async def test_a_directory_that_cannot_be_used_is_one_line(home: Path, tmp_path: Path) -> None:
+    (home / "parley").write_text("a file")
+    failed = await run(tmp_path, "up", "--detach")
+    assert (failed.code, failed.err.count("\n")) == (2, 1)
+    assert f"{home / 'parley'}: cannot be used" in failed.err
 
 
 async def test_a_stack_that_does_not_start_prints_why(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import pwd
 import shutil
@@ -188,10 +189,30 @@ async def test_a_restart_keeps_data_and_addresses_and_fresh_empties(state_dir: P
     async with stack(state_dir) as second:
         assert second == first
         assert await read(second) == (["one"], ["one"])
+    (state_dir / "spool").mkdir()
+    (state_dir / "simulator-billed.stored.jsonl").touch()
     async with stack(state_dir, fresh=True) as third:
+        assert not (state_dir / "spool").exists()
+        assert not (state_dir / "simulator-billed.stored.jsonl").exists()
         assert third.ui_url == first.ui_url
         assert third.database_url != first.database_url
         assert await read(third) == ([], [])
+
+
+async def test_a_terminal_that_is_closed_does_not_keep_the_stack_from_ending(state_dir: Path) -> None:
+    closed = asyncio.Event()
+
+    def report(line: str) -> None:
+        if closed.is_set():
+            raise OSError(errno.EIO, "Input/output error")
+
+    running = stack(state_dir, on_progress=report, signals=True)
+    async with running:
+        processes = recorded(state_dir)
+        closed.set()
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert await running.wait() is signal.SIGHUP
+    assert await nothing_left(processes)
 
 
 @pytest.mark.parametrize(("part", "name"), [("PostgreSQL", "postgres"), ("Temporal", "temporal")])
