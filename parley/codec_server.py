@@ -79,10 +79,11 @@ def serve(
         InvalidInput: it cannot listen there.
     """
     try:
-        listener = socket.create_server((host, port))
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise InvalidInput(f"cannot listen there: {error.strerror}", where=f"{host}:{port}") from None
     with listener:
-        announce(f"http://{host}:{listener.getsockname()[1]}")
+        shown = f"[{host}]" if ":" in host else host
+        announce(f"http://{shown}:{listener.getsockname()[1]}")
         config = uvicorn.Config(codec_app(codec, origins), log_level="warning", access_log=False)
         uvicorn.Server(config).run(sockets=[listener])

@@ -106,3 +106,21 @@ def test_output_that_nothing_reads_ends_without_an_error() -> None:
     command = f"{sys.executable} -m parley prompts --json | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "closed", "code"),
+    [("generate - --user ann", "<&-", 2), ("prompts", ">&-", 0), ("prompts --json", "2>&-", 0), ("nothing", "2>&-", 2)],
+)
+async def test_a_closed_stream_is_empty(arguments: str, closed: str, code: int, parley: Run) -> None:
+    """`parley` prepares the environment."""
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", f"exec {sys.executable} -m parley {arguments} {closed}"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    _, err = await process.communicate()
+    assert process.returncode == code, err
+    assert b"Traceback" not in err
+    assert b"unexpected" not in err
