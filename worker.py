@@ -13,7 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 import parley.domain
@@ -42,7 +44,7 @@ from activities.session_analysis import SessionAnalysisActivities
 from activities.sweep import SweepActivities
 from activities.token_sink import Sinks
 from parley.connection import connect
-from parley.domain.errors import InvalidInput
+from parley.domain.errors import InvalidInput, Unreachable
 from parley.domain.generate.policy import Policy
 from parley.domain.queues import ACOUSTICS, STORAGE, WORKFLOWS, provider_queue
 from parley.domain.requests import HEARING_PROVIDERS, Provider
@@ -253,7 +255,8 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
     """Poll until SIGTERM or SIGINT, then finish the running activities: a paid call is never abandoned.
 
     Raises:
-        InvalidInput: DATABASE_URL or PARLEY_CODEC_KEYS is missing or wrong, or the policy file is invalid.
+        InvalidInput: DATABASE_URL, PARLEY_CODEC_KEYS or TEMPORAL_NAMESPACE is missing or wrong, or the policy file is
+            invalid.
         Unreachable: Temporal or PostgreSQL does not answer.
     """
     if settings.database_url is None:
@@ -268,12 +271,22 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
     parts = Parts(database, settings, metrics, sinks)
     try:
         await database.ping()
+        await _check_namespace(client)
         async with metrics.watching_breakers(database):
             await _poll(client, build_workers(client, parts, roles), roles, settings, stop)
     finally:
         await parts.close()
         await sinks.close()
         await database.close()
+
+
+async def _check_namespace(client: Client) -> None:
+    try:
+        await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=client.namespace))
+    except RPCError as error:
+        if error.status == RPCStatusCode.NOT_FOUND:
+            raise InvalidInput(f"Temporal has no namespace {client.namespace!r}", where="TEMPORAL_NAMESPACE") from error
+        raise Unreachable(f"Temporal does not serve the namespace {client.namespace!r}: {error.message}") from error
 
 
 async def _poll(
@@ -301,7 +314,10 @@ def ready(file: Path | None) -> Iterator[None]:
     if file is None:
         yield
         return
-    file.touch()
+    try:
+        file.touch()
+    except OSError as error:
+        raise InvalidInput(f"{file} cannot be written: {error.strerror}", where="PARLEY_READY_FILE") from None
     try:
         yield
     finally:

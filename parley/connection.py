@@ -11,7 +11,7 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
-from temporalio.envconfig import ClientConfig
+from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import Runtime
 from temporalio.service import GrpcCompression
 
@@ -62,7 +62,11 @@ def data_converter(codec_keys: SecretStr | None) -> DataConverter:
 
 
 async def connect(
-    address: str | None = None, *, codec_keys: SecretStr | None, runtime: Runtime | None = None
+    address: str | None = None,
+    *,
+    codec_keys: SecretStr | None,
+    runtime: Runtime | None = None,
+    of_stack: bool = False,
 ) -> Client:
     """Connect to Temporal.
 
@@ -70,6 +74,7 @@ async def connect(
         address: `host:port`; default: TEMPORAL_ADDRESS, or a profile of Temporal's TOML configuration.
         codec_keys: `Settings.codec_keys`.
         runtime: an SDK runtime that exports metrics; default: the SDK's own.
+        of_stack: the address is that of `parley up`: TEMPORAL_* and profiles are of the user's other servers.
 
     Raises:
         InvalidInput: the profile cannot be read, or the keys are not set or not valid.
@@ -77,7 +82,7 @@ async def connect(
     """
     converter = data_converter(codec_keys)
     try:
-        config = ClientConfig.load_client_connect_config()
+        config: ClientConnectConfig = {} if of_stack else ClientConfig.load_client_connect_config()
     except (RuntimeError, ValueError) as error:
         raise InvalidInput(str(error), where="Temporal's configuration") from error
     address = address or config.get("target_host") or "localhost:7233"
@@ -93,6 +98,13 @@ async def connect(
             )
     except (RuntimeError, TimeoutError) as error:
         raise Unreachable(f"TEMPORAL_ADDRESS: no Temporal server answers at {address}") from error
+
+
+def forget_other_servers() -> None:
+    """Remove the configuration of the user's other Temporal servers from this process and those that it starts."""
+    for name in [name for name in os.environ if name.startswith("TEMPORAL_")]:
+        del os.environ[name]
+    os.environ["TEMPORAL_CONFIG_FILE"] = os.devnull
 
 
 # The account of the simulated Twilio, as the simulator names it.

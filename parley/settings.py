@@ -56,7 +56,7 @@ def variable(field: str) -> str:
 def default_state_dir() -> Path:
     """`.parley` in the working directory or above it, if there is one; else the user's, for every other directory."""
     here = Path.cwd()
-    local = next((path for path in (here / ".parley", *(up / ".parley" for up in here.parents)) if path.is_dir()), None)
+    local = next((path for path in (here / ".parley", *(up / ".parley" for up in here.parents)) if _is_own(path)), None)
     if local is not None:
         return local
     try:
@@ -64,6 +64,14 @@ def default_state_dir() -> Path:
     except RuntimeError:  # an account without a home
         return here / ".parley"
     return home / "parley"
+
+
+def _is_own(path: Path) -> bool:
+    """Whether it is a directory of this account. Another one's would decide which servers and processes are used."""
+    try:
+        return path.is_dir() and path.stat().st_uid == os.geteuid()
+    except OSError:  # a directory above cannot be searched
+        return False
 
 
 def one_word(key: str, *, name: str) -> SecretStr | None:
@@ -92,6 +100,7 @@ class Settings(BaseSettings):
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
     # Where things are
@@ -327,10 +336,12 @@ class Settings(BaseSettings):
             is_ours = name.startswith(PREFIX) and name not in known and not _is_service_link(os.environ[name])
             if is_ours and (meant := _nearest(name, known)):
                 raise ValueError(f"{name} is not a setting: did you mean {meant}?")
+        # A value from a file ends with a newline, and one of blanks is empty: not set.
+        stripped = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
         return {
             name: value
-            for name, value in values.items()
-            if not (name.lower().endswith("_port") and _is_service_link(value))
+            for name, value in stripped.items()
+            if value != "" and not (name.lower().endswith("_port") and _is_service_link(value))
         }
 
     @field_validator(

@@ -15,6 +15,7 @@ from rich.panel import Panel
 from parley.cli import display
 from parley.client.client import Client
 from parley.client.reading import read_recording, read_session
+from parley.connection import forget_other_servers
 from parley.domain.gateway_keys import Scope, hash_of
 from parley.domain.generate.contract import GenerateResult
 from parley.domain.requests import Provider
@@ -68,6 +69,8 @@ async def up(settings: Settings, *, fresh: bool, latency: float, console: Consol
         StackRunning: another stack uses the state directory.
     """
 
+    forget_other_servers()
+
     async def announce(addresses: Addresses) -> None:
         _print_addresses(addresses, console)
         key = await _development_key(settings, StateDir(settings.state_dir), addresses)
@@ -97,6 +100,7 @@ async def demo(settings: Settings, *, keep: bool, console: Console) -> None:
     Raises:
         PartFailed: a part did not start or died; the error has the end of its log.
     """
+    forget_other_servers()
     used = [name for name in VENDORS if name in os.environ]
     if used:
         console.print(f"[yellow]{', '.join(used)}: these vendors answer, and this demo spends money there.[/yellow]")

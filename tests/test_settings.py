@@ -1,7 +1,7 @@
 """The environment: one rule for names, and errors that name the variable."""
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from parley.settings import Settings, problem, variable
 
@@ -78,3 +78,23 @@ def test_variables_that_others_set_are_ignored(name: str, monkeypatch: pytest.Mo
     """Kubernetes sets `PARLEY_SERVICE_HOST` for a service named parley; a workspace may choose its key's variable."""
     monkeypatch.setenv(name, "x")
     Settings()
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+def test_a_number_is_finite(value: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PARLEY_PROVIDER_TIMEOUT_SECONDS", value)
+    with pytest.raises(ValidationError, match="finite number"):
+        Settings()
+
+
+def test_a_value_from_a_file_may_end_with_a_newline(monkeypatch: pytest.MonkeyPatch):
+    for name, value in (
+        ("DATABASE_URL", "postgresql://a\n"),
+        ("PARLEY_CODEC_KEYS", "off\n"),
+        ("OPENAI_BASE_URL", " \n"),
+    ):
+        monkeypatch.setenv(name, value)
+    settings = Settings()
+    assert settings.database_url == SecretStr("postgresql://a")
+    assert settings.codec_keys == SecretStr("off")
+    assert settings.openai_base_url is None

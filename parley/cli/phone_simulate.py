@@ -1,6 +1,5 @@
 """`parley phone simulate`: phone calls that a simulator makes."""
 
-import os
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -8,7 +7,7 @@ import typer
 
 from parley import InvalidInput, Settings
 from parley.cli.console import Json
-from parley.cli.run import run_application
+from parley.cli.run import run_application, set_if_empty
 from parley.connection import running_stack
 
 MOST_PHONE_CALLS = 500
@@ -63,7 +62,7 @@ def _addresses(url: str | None) -> dict[str, str]:
     if url is None:
         url = stack.gateway_url if stack else None
         if stack and stack.twilio_auth_token:
-            os.environ.setdefault("TWILIO_AUTH_TOKEN", stack.twilio_auth_token)
+            set_if_empty("TWILIO_AUTH_TOKEN", stack.twilio_auth_token)
     if url is None:
         raise InvalidInput("is not set: start `parley up`, or name the gateway's address", where="--url")
     parts = urlsplit(url)

@@ -18,7 +18,7 @@ import parley
 from parley import InvalidInput, Settings
 from parley.cli.console import out, run
 from parley.cli.stack import start_detached
-from parley.connection import EMBEDDED, GATEWAY, running_stack
+from parley.connection import EMBEDDED, GATEWAY, forget_other_servers, running_stack
 
 # The name of a part, the extra that it needs, and the modules of that; the other parts are of the embedded stack.
 STACK = ("the embedded stack", "embedded", EMBEDDED)
@@ -143,8 +143,14 @@ def use_running_stack() -> None:
     stack = running_stack(settings.state_dir)
     if stack is None:
         return
+    forget_other_servers()
     os.environ["DATABASE_URL"] = stack.database_url
     os.environ["TEMPORAL_ADDRESS"] = stack.temporal_address
-    os.environ.setdefault("PARLEY_CODEC_KEYS", stack.codec_keys)
+    set_if_empty("PARLEY_CODEC_KEYS", stack.codec_keys)
     if stack.simulator_url:
-        os.environ.setdefault("PARLEY_SIMULATOR_URL", stack.simulator_url)
+        set_if_empty("PARLEY_SIMULATOR_URL", stack.simulator_url)
+
+
+def set_if_empty(name: str, value: str) -> None:
+    """Set a variable of the environment that is not set, or empty: that is the same."""
+    os.environ[name] = os.environ.get(name) or value

@@ -88,7 +88,9 @@ class Backend:
             keys = known_codec_keys(settings.codec_keys, stack)
             changes = {"database_url": SecretStr(stack.database_url), "codec_keys": keys, **stack.twilio}
             settings = settings.model_copy(update=changes)
-            temporal_address = temporal_address or stack.temporal_address
+        of_stack = stack is not None and temporal_address is None
+        if stack is not None and of_stack:
+            temporal_address = stack.temporal_address
         if settings.database_url is None:
             raise InvalidInput(
                 "is not set, and no `parley up` runs here: start it, or set an address such as "
@@ -98,7 +100,7 @@ class Backend:
         database = Database(settings.database_url, pool_size=POOL_SIZE)
         try:
             await database.ping()
-            temporal = await connect(temporal_address, codec_keys=settings.codec_keys)
+            temporal = await connect(temporal_address, codec_keys=settings.codec_keys, of_stack=of_stack)
         except BaseException:
             await database.close()
             raise

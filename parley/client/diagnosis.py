@@ -195,7 +195,8 @@ async def _database(url: SecretStr | None) -> Check:
 
 
 async def _temporal(stack: Addresses | None) -> Check:
-    client = await connect(stack.temporal_address if stack else None, codec_keys=SecretStr(OFF))  # it reads no payload
+    address = stack.temporal_address if stack else None
+    client = await connect(address, codec_keys=SecretStr(OFF), of_stack=stack is not None)  # it reads no payload
     queue = DescribeTaskQueueRequest(
         namespace=client.namespace,
         task_queue=TaskQueue(name=WORKFLOWS),

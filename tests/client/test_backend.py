@@ -1,5 +1,7 @@
 """One backend serves many workspaces, and only its owner closes it."""
 
+from dataclasses import replace
+
 import pytest
 
 from parley import Backend, Client, NotFound, Settings
@@ -49,6 +51,18 @@ async def test_a_client_closes_what_its_own_connect_opened(
         await client.caps()
         assert closed == []
     assert closed == [client.database]
+
+
+async def test_the_stack_is_reached_whatever_other_servers_are_configured(
+    stack: Addresses, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = replace(stack, database_url=database_url)
+    monkeypatch.setattr("parley.client.backend.running_stack", lambda _: here)
+    monkeypatch.setenv("TEMPORAL_TLS", "true")
+    monkeypatch.setenv("TEMPORAL_NAMESPACE", "prod")
+    async with await Client.connect(settings=Settings(database_url=None)) as client:
+        assert client.temporal.namespace == "default"
+        assert [found async for found in client.temporal.list_workflows("WorkflowId = 'none'")] == []
 
 
 async def test_a_failed_connect_leaves_no_database_open(settings: Settings, closed: list[Database]) -> None:

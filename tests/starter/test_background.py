@@ -52,8 +52,11 @@ async def history(state_dir: Path, job_id: str) -> bytes:
 
 
 async def test_a_stack_in_the_background_is_found_from_any_directory_until_it_is_down(
-    home: Path, tmp_path: Path
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Of another server of the user, and empty, which is as if it were not set.
+    for name, value in (("TEMPORAL_TLS", "true"), ("TEMPORAL_NAMESPACE", "prod"), ("PARLEY_CODEC_KEYS", "")):
+        monkeypatch.setenv(name, value)
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     there.mkdir()
@@ -152,3 +155,17 @@ def test_a_state_directory_here_or_above_comes_first(
     assert default_state_dir() == home / "parley"
     (tmp_path / ".parley").mkdir()
     assert Settings().state_dir == tmp_path / ".parley"
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert Settings().state_dir == home / "parley"  # another account's would decide which servers are used
+
+
+def test_a_directory_that_cannot_be_searched_has_no_state_directory(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    assert default_state_dir() == home / "parley"
