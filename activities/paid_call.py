@@ -633,7 +633,7 @@ class PaidCalls:
 
     async def _call(self, work: _Work, attempt_id: UUID) -> Reply:
         """One call within the timeout. An error that no adapter expects is an outage that may have been billed."""
-        name, timeout = work.offer.provider.value, longest_seconds(work.request, self._timeout)
+        name, timeout = work.offer.provider.value, longest_seconds(work.request, self._timeout, work.offer.provider)
         try:
             # The SDK's own timeout is shorter, since its error says whether the request was sent.
             async with asyncio.timeout(timeout + 1) as limit:

@@ -12,7 +12,7 @@ from activities.boundary import boundary
 from activities.candidates import Candidates
 from activities.earlier_analyses import EarlierAnalyses
 from activities.paid_call import PaidCalls
-from parley.channels import Levels, own_words, speakers_apart
+from parley.channels import Levels, channel_levels, own_words
 from parley.domain.coaching.collecting import may_share
 from parley.domain.coaching.contract import Coaching, Excerpt
 from parley.domain.coaching.excerpt import excerpt_of
@@ -294,14 +294,14 @@ class SessionAnalysisActivities:
         async with self._database.reads() as tx:
             recording = await load_recording(tx, job.workspace_id, job.recording_sha256 or "")
         can_decode = all(find_spec(name) for name in LIBRARIES)
-        apart = await asyncio.to_thread(_speakers_apart, recording.audio) if can_decode else None
+        levels = await asyncio.to_thread(_levels, recording.audio) if can_decode else None
         request = TranscriptionRequest(
             audio_sha256=recording.sha256,
             audio_seconds=float(recording.seconds),
-            channels=apart.channels if apart else 1,
+            channels=levels.channels if levels and levels.are_apart else 1,
             audio=recording.audio,
         )
-        return Sound(request, apart, () if can_decode else (NOT_APART,))
+        return Sound(request, levels, () if can_decode else (NOT_APART,))
 
     async def _pay(
         self,
@@ -337,16 +337,16 @@ class SessionAnalysisActivities:
 
 
 class Sound(NamedTuple):
-    """A recording to transcribe. `apart`: the levels of its channels, where each has a speaker."""
+    """A recording to transcribe. `levels`: of its channels, where it has several."""
 
     request: TranscriptionRequest
-    apart: Levels | None
+    levels: Levels | None
     warnings: tuple[str, ...]
 
     def words(self, reply: Reply) -> tuple[SpokenWord, ...]:
-        """What was recognised. Words that a channel has of another one's speaker are left out."""
+        """What was recognised, without words that a channel has of another one's speaker."""
         assert reply.kind == "transcription"  # noqa: S101 - it answers a request of this kind
-        return tuple(own_words(self.apart, reply.words)) if self.apart else reply.words
+        return tuple(own_words(self.levels, reply.words)) if self.levels else reply.words
 
     def session(self, reply: Reply, hearing: Hearing, owner: Owner) -> Session:
         """The session of what was recognised; for hours of speech it takes a second."""
@@ -377,10 +377,10 @@ async def _excerpt(session: Session, budget_tokens: int | None) -> Excerpt | Non
     return None if budget_tokens is None else await asyncio.to_thread(excerpt_of, session, budget_tokens)
 
 
-def _speakers_apart(audio: bytes) -> Levels | None:
-    """The levels of channels that are transcribed each alone. The provider refuses what cannot be decoded."""
+def _levels(audio: bytes) -> Levels | None:
+    """The levels of several channels. The provider refuses what cannot be decoded."""
     try:
-        return speakers_apart(audio)
+        return channel_levels(audio)
     except InvalidInput:
         return None
 

@@ -22,9 +22,9 @@ LOUD, SILENT = 95, 0.1
 # time with speech. Two microphones in one room hear both speakers nearly alike.
 APART = 2.0
 MOSTLY = 0.5
-# Each channel is the loudest for this share of the time with speech, at least: one that never is has no speaker, and
-# all voices may be on the other.
-LEAST_SHARE = 0.01
+# Two channels at least have a speaker: one who mostly listens is the loudest for this share of the time with speech. A
+# channel that is off, or has noise only, never is: then all voices may be on the other one.
+SELDOM = 0.01
 # A word that is so much quieter on its own channel than on another is the other speaker's, heard through the line.
 CROSSTALK = 0.2
 
@@ -37,6 +37,28 @@ class Levels(NamedTuple):
     @property
     def channels(self) -> int:
         return len(self.values)
+
+    @property
+    def are_apart(self) -> bool:
+        """Whether each channel has a speaker of its own; else the voices are mixed on all of them, or all on one."""
+        shares = sorted(self._loudest_shares())
+        return sum(shares) >= MOSTLY and shares[-2] >= SELDOM
+
+    @property
+    def only_channel(self) -> int | None:
+        """The number of the channel that all voices are on, from 1; None where there is none, or more than one."""
+        shares = self._loudest_shares()
+        return None if sum(shares) < MOSTLY or self.are_apart else shares.index(max(shares)) + 1
+
+    def _loudest_shares(self) -> list[float]:
+        """For which share of the time with speech each channel is by far the loudest."""
+        import numpy as np  # noqa: PLC0415 - loaded only where sound is decoded
+
+        second, loudest = np.sort(self.values, axis=0)[-2:]
+        spoken = loudest > SILENT * np.percentile(loudest, LOUD)
+        alone = self.values.argmax(axis=0)[spoken & (loudest > APART * second)]
+        counts = np.bincount(alone, minlength=self.channels)
+        return (counts / max(int(spoken.sum()), 1)).tolist()
 
 
 def levels(audio: bytes) -> Levels:
@@ -69,22 +91,8 @@ def _root_mean_square(steps: Any) -> Any:
     return (steps.astype("float64") ** 2).mean(axis=2) ** 0.5
 
 
-def _are_apart(found: Levels) -> bool:
-    """Whether each channel has a speaker of its own; else the voices are mixed on all of them."""
-    import numpy as np  # noqa: PLC0415
-
-    second, loudest = np.sort(found.values, axis=0)[-2:]
-    spoken = loudest > SILENT * np.percentile(loudest, LOUD)
-    if not spoken.any() or float((loudest > APART * second)[spoken].mean()) < MOSTLY:
-        return False
-    of_channel = np.bincount(found.values.argmax(axis=0)[spoken], minlength=found.channels)
-    return bool(of_channel.min() >= LEAST_SHARE * spoken.sum())
-
-
-def speakers_apart(audio: bytes) -> Levels | None:
-    """The levels of a recording whose channels have a speaker each; None where the voices are mixed.
-
-    A recording of one channel is not decoded.
+def channel_levels(audio: bytes) -> Levels | None:
+    """The levels of a recording with several channels; None where it has one, which is not decoded.
 
     Raises:
         InvalidInput: it cannot be decoded.
@@ -92,12 +100,18 @@ def speakers_apart(audio: bytes) -> Levels | None:
     if channel_count(audio) == 1:
         return None
     found = levels(audio)
-    return found if found.channels > 1 and _are_apart(found) else None
+    return found if found.channels > 1 else None
 
 
 def own_words(found: Levels, words: Sequence[SpokenWord]) -> list[SpokenWord]:
-    """The words of channels, each with its channel's label, without those that come through the line."""
+    """The words that were heard, without those of a channel that come through the line.
+
+    Where all of it is on one channel, and one voice was heard there, its label is that of the channel.
+    """
     labels = [channel_label(number + 1) for number in range(found.channels)]
+    only = found.only_channel
+    if only and len({word.speaker for word in words}) == 1:
+        return [word.model_copy(update={"speaker": channel_label(only)}) for word in words]
     return [word for word in words if word.speaker not in labels or not _is_crosstalk(found, labels, word)]
 
 

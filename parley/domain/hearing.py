@@ -27,7 +27,6 @@ INTRODUCTION = r"\b(?:this is|my name is|my name's|i am|i'm|it is|it's)\s+"
 # It travels with the job, whose payloads are small.
 MOST_SCENARIO_CHARACTERS = 500
 NOT_COMPARED = "whether the recording and the transcript match was not checked: nothing was recognised in the recording"
-CHANNEL = "channel"
 NO_SPEECH = "no speech was recognised: it has silence, noise or music only"
 
 
@@ -100,7 +99,7 @@ class Transcript(Model):
 
 def channel_label(number: int) -> str:
     """The label of the speaker on a channel, which are counted from 1."""
-    return f"{CHANNEL} {number}"
+    return f"channel {number}"
 
 
 def transcript_of(words: Sequence[SpokenWord], language: str = "") -> Transcript:
@@ -195,9 +194,6 @@ def find_user(transcript: Transcript, who: Who) -> tuple[str, str]:
     """
     labels = transcript.speakers
     channel = channel_label(who.channel) if who.channel else None
-    if channel and len(labels) == 1 and not labels[0].startswith(CHANNEL):
-        # The other channel is silent, or both have the same sound: who speaks is on the one that was named.
-        return labels[0], ONE_SPEAKER
     named = [(who.role, "role"), (who.speaker, "speaker"), (channel, "channel")]
     for name, option in named:
         if name:

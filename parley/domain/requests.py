@@ -397,15 +397,17 @@ class SpeechRequest(Model):
 Request = ChatRequest | TranscriptionRequest | EmbeddingRequest | SpeechRequest
 
 
-# A channel of a recording is transcribed faster than it plays, also on a busy machine.
-SECONDS_PER_AUDIO_SECOND = 0.5
+# A vendor transcribes a recording faster than it plays, also on a busy day. On this machine the model may be a large
+# one, without a graphics card: a limit that it does not meet would begin again from the first second.
+SECONDS_PER_AUDIO_SECOND, LOCAL_SECONDS_PER_AUDIO_SECOND = 0.5, 4.0
 
 
-def longest_seconds(request: Request, timeout: float) -> float:
-    """How long one call may take: the timeout of a provider, and for a recording more by its length and channels."""
+def longest_seconds(request: Request, timeout: float, provider: Provider) -> float:
+    """How long one call may take: the timeout of a provider, and for a recording more by the length of its channels."""
     if not isinstance(request, TranscriptionRequest):
         return timeout
-    return timeout + request.audio_seconds * request.channels * SECONDS_PER_AUDIO_SECOND
+    each = LOCAL_SECONDS_PER_AUDIO_SECOND if provider is Provider.WHISPER else SECONDS_PER_AUDIO_SECOND
+    return timeout + request.audio_seconds * request.channels * each
 
 
 # No context window is as large and no recording as long: a greater count is an error of the provider.

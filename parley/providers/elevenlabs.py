@@ -104,7 +104,7 @@ class ElevenLabsAdapter:
                     "tag_audio_events": True,
                     "timestamps_granularity": "word",
                 },
-                timeout=math.ceil(longest_seconds(request, self._timeout)),
+                timeout=math.ceil(longest_seconds(request, self._timeout, Provider.ELEVENLABS)),
             )
             return await asyncio.to_thread(_transcription, response, model)
 

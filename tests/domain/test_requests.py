@@ -8,10 +8,12 @@ from parley.domain.requests import (
     ChatRequest,
     Finish,
     Message,
+    Provider,
     SpokenWord,
     TranscriptionRequest,
     Usage,
     fingerprint,
+    longest_seconds,
     request_id,
 )
 
@@ -77,6 +79,14 @@ def test_audio_is_neither_printed_nor_serialised():
 
 def test_a_request_id_is_its_job_and_its_step():
     assert request_id("run-7", "coaching/ask-2") == "run-7/coaching/ask-2"
+
+
+def test_the_limit_of_a_call_grows_with_each_channel_and_is_far_off_on_this_machine():
+    one = transcription(b"", seconds=600)
+    two = one.model_copy(update={"channels": 2})
+    assert longest_seconds(REQUEST, 60, Provider.OPENAI) == 60
+    assert [longest_seconds(request, 60, Provider.ELEVENLABS) for request in (one, two)] == [360, 660]
+    assert [longest_seconds(request, 60, Provider.WHISPER) for request in (one, two)] == [2460, 4860]
 
 
 def test_unstorable_characters_in_a_reply_are_replaced():

@@ -9,7 +9,7 @@ from parley.client.reading import parse_conversation
 from parley.domain.errors import InvalidInput
 from parley.domain.hearing import Hearing, Owner, Transcript, Who, mismatch, session_of, transcript_of
 from parley.domain.requests import SpokenWord
-from parley.domain.session import ONE_SPEAKER, Session
+from parley.domain.session import Session
 
 OWNER = Owner(session_id="m-1", user_id="ann")
 SAID = [("Hello there.", 0.5, 1.5), ("Hi, this is Bo.", 2.0, 4.0)]
@@ -202,13 +202,6 @@ class TestTheUser:
 
     def test_is_found_by_channel(self):
         assert [turn.role for turn in as_session(TWILIO, channel=2).turns] == ["prospect", "rep"]
-
-    def test_is_the_only_speaker_where_channels_have_none_of_their_own(self):
-        words = [SpokenWord(text="hello", start=1, end=2, speaker="speaker_0", confidence=1)]
-        owner = Owner(session_id="a", user_id="b")
-        session = session_of(transcript_of(words), Hearing(who=Who(channel=1)), owner, seconds=3)
-        assert [turn.role for turn in session.turns] == ["rep"]
-        assert session.warnings == (ONE_SPEAKER,)
 
     def test_is_found_by_role(self):
         roles = ZOOM.replace("Ann Lee", "Customer").replace("Bo (Acme)", "Agent")

@@ -11,7 +11,7 @@ import pytest
 from parley.audio import Sound, decode
 from parley.channels import levels, own_words
 from parley.domain.errors import BadRequest
-from parley.domain.requests import Provider, SpokenWord, TranscriptionReply, TranscriptionRequest, longest_seconds
+from parley.domain.requests import Provider, SpokenWord, TranscriptionReply, TranscriptionRequest
 from parley.providers import local_speech
 from parley.providers.registry import Providers
 from parley.settings import Settings
@@ -95,12 +95,6 @@ async def test_a_recording_whose_caller_has_left_is_not_transcribed_on(call, mon
     until_then = len(made)
     reply = await heard(encode(*call, form="flac"))
     assert len(made) == until_then + len(reply.words)
-
-
-def test_a_recording_may_take_longer_by_its_channels():
-    request = TranscriptionRequest(audio_sha256="any", audio_seconds=600, audio=b"")
-    one, two = (longest_seconds(request.model_copy(update={"channels": channels}), 60) for channels in (1, 2))
-    assert two - 60 == 2 * (one - 60)
 
 
 @pytest.mark.parametrize("sound", [np.zeros(2 * RATE, np.float32), tone(2.0), tone(2.0) * tone(2.0, hertz=3)])

@@ -97,10 +97,10 @@ async def test_a_speaker_on_each_channel_is_heard_in_one_request(client: Client,
     """The simulator does not know the words of these tones."""
     speech, silence = tone(1.5), np.zeros(24_000, np.float32)
     left, right = np.concatenate((speech, silence)), np.concatenate((silence, speech))
-    for channels in ((left, right), (left + right, left + right)):
+    for channels in ((left, right), (left + right, left + right), (left + right, 0 * left)):
         with pytest.raises(JobFailed, match="no speech was recognised"):
             await (await client.analyze(audio=encode(*channels, form="flac"))).result()
-    assert [round(request["audio_seconds"]) for request in await simulator.billed()] == [6, 3]
+    assert [round(request["audio_seconds"]) for request in await simulator.billed()] == [6, 3, 3]
 
 
 async def test_a_worker_without_a_decoder_hears_a_recording_as_mono(client: Client, monkeypatch: pytest.MonkeyPatch):
