@@ -1,6 +1,7 @@
 """Writes the report of an analysis or of a labelling run as one HTML page."""
 
 import asyncio
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +21,8 @@ def in_a_directory(path: Path | None) -> Path | None:
         InvalidInput: its directory does not exist or cannot be written to.
     """
     if path is not None and not os.access(path.parent, os.W_OK | os.X_OK):
-        raise InvalidInput("cannot be written: its directory does not exist, or is read-only", where=str(path))
+        code = errno.EACCES if path.parent.is_dir() else errno.ENOENT
+        raise InvalidInput(f"cannot be written: {os.strerror(code)}", where=str(path))
     return path
 
 
