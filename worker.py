@@ -297,10 +297,11 @@ async def _poll(
     # Imported modules stay alive: scanning them for garbage took 10% of the worker's time.
     gc.collect()
     gc.freeze()
-    polling = [asyncio.create_task(worker.run()) for worker in workers]
-    stopping = asyncio.create_task(stop.wait())
-    log.info("polling as %s", ", ".join(roles))
+    # The file first: an error after the first poll would abandon a paid call.
     with ready(settings.ready_file):
+        polling = [asyncio.create_task(worker.run()) for worker in workers]
+        stopping = asyncio.create_task(stop.wait())
+        log.info("polling as %s", ", ".join(roles))
         await asyncio.wait([*polling, stopping], return_when=asyncio.FIRST_COMPLETED)
     log.info("draining for at most %.0f s", settings.drain_seconds)
     await asyncio.gather(*(worker.shutdown() for worker in workers))
