@@ -34,6 +34,10 @@ SETTINGS = {
 }
 
 
+# The name of the data directory inside a state directory.
+INSIDE = "postgres"
+
+
 class Postgres:
     """One PostgreSQL cluster with one database, on loopback, with password authentication."""
 
@@ -46,7 +50,7 @@ class Postgres:
         self._state, self._on_progress = state, on_progress
         self._stops = ((SIGQUIT, 10.0),) if temporary else ((SIGINT, 30.0), (SIGQUIT, 10.0))
         record = state.read_postgres()
-        self._home = record.home if record else _choose_home(state.path)
+        self._home = _recorded_home(record.home, state.path) if record else _choose_home(state.path)
         self._data = self._home / "data"
         self._account = _account(self._data)
         self._binaries = Path()
@@ -205,8 +209,26 @@ def _account(data: Path) -> Account | None:
 def _choose_home(state_dir: Path) -> Path:
     """A data directory that PostgreSQL's account can reach: inside the state directory if possible."""
     if os.geteuid() != 0 or _is_passable(state_dir):
-        return state_dir / "postgres"
-    return _system_base() / hashlib.sha256(str(state_dir).encode()).hexdigest()[:16]
+        return state_dir / INSIDE
+    return _system_base() / _name_outside(state_dir)
+
+
+def _recorded_home(home: Path, state_dir: Path) -> Path:
+    """The data directory of a record. A state directory that was copied or moved has its data inside with it.
+
+    Raises:
+        PartFailed: the data is outside, and that of another state directory: it must be neither used nor erased.
+    """
+    if home.name == INSIDE:
+        return state_dir / INSIDE
+    if home.name != _name_outside(state_dir):
+        problem = f"has its data in {home}, for another state directory: {state_dir} was copied or moved"
+        raise PartFailed(Postgres.name, f"{problem}; use that one, or an empty directory")
+    return home
+
+
+def _name_outside(state_dir: Path) -> str:
+    return hashlib.sha256(str(state_dir).encode()).hexdigest()[:16]
 
 
 def _system_base() -> Path:

@@ -229,13 +229,16 @@ def _environment() -> dict[str, str]:
 
 def _servers(addresses: Addresses) -> dict[str, str]:
     """The variables that name the servers of the stack, and its keys of the payloads."""
+    others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    direct = ",".join(filter(None, (HOST, others)))
     where = {
         "DATABASE_URL": addresses.database_url,
         "TEMPORAL_ADDRESS": addresses.temporal_address,
         "TEMPORAL_NAMESPACE": NAMESPACE,
         "PARLEY_CODEC_KEYS": addresses.codec_keys,
-        # Connections to this machine must not go through the user's proxy.
-        "NO_PROXY": ",".join(filter(None, (HOST, os.environ.get("NO_PROXY")))),
+        # Connections to this machine must not go through the user's proxy. Clients read one or the other name first.
+        "NO_PROXY": direct,
+        "no_proxy": direct,
     }
     if addresses.simulator_url:
         where["PARLEY_SIMULATOR_URL"] = addresses.simulator_url

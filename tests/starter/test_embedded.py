@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import json
 import os
 import pwd
 import shutil
@@ -197,6 +198,28 @@ async def test_a_restart_keeps_data_and_addresses_and_fresh_empties(state_dir: P
         assert third.ui_url == first.ui_url
         assert third.database_url != first.database_url
         assert await read(third) == ([], [])
+
+
+async def test_a_copy_of_a_state_directory_has_data_of_its_own(state_dir: Path) -> None:
+    async with stack(state_dir) as first:
+        await write(first, "one")
+    copy = state_dir.with_name("copy")
+    shutil.copytree(state_dir, copy)
+    if json.loads((state_dir / "postgres.json").read_text())["home"] != str(state_dir / "postgres"):
+        with pytest.raises(PartFailed, match="for another state directory"):
+            await stack(copy, fresh=True).__aenter__()
+    else:
+        if os.geteuid() == 0:  # a copy belongs to who copies
+            shutil.chown(copy / "postgres", "nobody")
+            for path in (copy / "postgres").rglob("*"):
+                shutil.chown(path, "nobody")
+        async with stack(copy) as copied:
+            assert await read(copied) == (["one"], ["one"])
+            await write(copied, "two")
+        async with stack(copy, fresh=True) as empty:
+            assert await read(empty) == ([], [])
+    async with stack(state_dir) as again:
+        assert await read(again) == (["one"], ["one"])
 
 
 async def test_a_terminal_that_is_closed_does_not_keep_the_stack_from_ending(state_dir: Path) -> None:
