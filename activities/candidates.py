@@ -67,7 +67,7 @@ class Candidates:
     async def hearing_options(self, workspace_id: str) -> list[Option]:
         """What can hear a recording, the best first: the simulator only where nothing real can."""
         options = await self.options(workspace_id, self._hearing)
-        real = [option for option in options if option.configured and not option.simulated]
+        real = [option for option in options if option.is_real]
         return real or options
 
     def statuses(self, credentials: Credentials, waits: Waits) -> dict[Provider, ProviderStatus]:

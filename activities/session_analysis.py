@@ -413,7 +413,7 @@ def _user_of(words: Sequence[SpokenWord], session: Session) -> tuple[str, StepOu
 def _real_steps(chat: Sequence[Option], voice: Sequence[Option]) -> set[Step]:
     """The steps that a vendor would answer, and not the simulator."""
     made_by = {Step.COACHING: chat, Step.VOICE: voice, Step.HEAR: voice}
-    return {step for step, options in made_by.items() if any(one.configured and not one.simulated for one in options)}
+    return {step for step, options in made_by.items() if any(one.is_real for one in options)}
 
 
 def _plan(step: PrepareStep, session: Session, choice: Choice, *, chat: list[Option], voice: list[Option]) -> Plan:

@@ -48,7 +48,8 @@ class Levels(NamedTuple):
     def only_channel(self) -> int | None:
         """The number of the channel that all voices are on, from 1; None where there is none, or more than one."""
         shares = self._loudest_shares()
-        return None if sum(shares) < MOSTLY or self.are_apart else shares.index(max(shares)) + 1
+        *_, second, most = sorted(shares)
+        return shares.index(most) + 1 if sum(shares) >= MOSTLY and second < SELDOM else None
 
     def _loudest_shares(self) -> list[float]:
         """For which share of the time with speech each channel is by far the loudest."""

@@ -40,6 +40,11 @@ class ProviderStatus(Model):
     simulated: bool = False
     breaker_wait: float = 0.0
 
+    @property
+    def is_real(self) -> bool:
+        """Whether the vendor itself would answer, and not the simulator in its place."""
+        return self.configured and not self.simulated
+
 
 class Option(ProviderStatus):
     """A model that could serve a request, for `rank` to order.
